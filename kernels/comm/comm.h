@@ -1,0 +1,43 @@
+/* kernels/comm/comm.h - collectives between the ranks of one group.
+ *
+ * All ranks issue the same calls in the same order with the same sizes.  Every call has a deadline and
+ * waits without spinning a core away: non-blocking calls, polled with back-off.
+ * After PEER_LOST every later call on the comm returns PEER_LOST; the worker then leaves.  Nothing retries.
+ * Threads.  One thread only: the one that initialised MPI (FUNNELED). */
+#ifndef KERNELS_COMM_COMM_H
+#define KERNELS_COMM_COMM_H
+
+#include "base/alloc.h"
+#include "base/status.h"
+
+#include <stddef.h>
+#include <stdint.h>
+
+typedef struct comm comm;
+
+/* One rank alone: copies, never waits.  For tools and tests. */
+BASE_MUST_CHECK base_status comm_self_create(const base_alloc *mem, comm **comm_out);
+
+/* Over a duplicate of MPI_COMM_WORLD.  MPI_Init_thread must have been called by this thread.
+ * Errors: NO_MEMORY, PEER_LOST. */
+BASE_MUST_CHECK base_status comm_mpi_create(const base_alloc *mem, comm **comm_out);
+
+/* NULL is allowed.  After PEER_LOST nothing that could wait for a peer is called. */
+void comm_destroy(comm *c);
+
+int32_t comm_rank(const comm *c);
+int32_t comm_size(const comm *c);
+const char *comm_name(const comm *c); /* "self", "mpi" */
+
+/* buf of root reaches every rank.
+ * Errors: BAD_INPUT (root, n_bytes above INT_MAX, timeout_ms < 1: no collective was begun), PEER_LOST
+ * (timeout_ms passed, or the transport failed). */
+BASE_MUST_CHECK base_status comm_broadcast(comm *c, void *buf, size_t n_bytes, int32_t root,
+                                           int64_t timeout_ms);
+
+/* all [size][n_bytes]: rank r's mine at all + r * n_bytes, on every rank.  mine may be its place in all.
+ * Errors: as comm_broadcast. */
+BASE_MUST_CHECK base_status comm_all_gather(comm *c, const void *mine, void *all, size_t n_bytes,
+                                            int64_t timeout_ms);
+
+#endif /* KERNELS_COMM_COMM_H */

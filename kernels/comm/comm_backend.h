@@ -1,0 +1,28 @@
+/* kernels/comm/comm_backend.h - the seam between comm.h and its transports.
+ *
+ * comm.c has checked the arguments and that the comm is alive; n_bytes > 0.  A transport that
+ * returns PEER_LOST is not called again, but for destroy with `lost` set. */
+#ifndef KERNELS_COMM_COMM_BACKEND_H
+#define KERNELS_COMM_COMM_BACKEND_H
+
+#include "kernels/comm/comm.h"
+
+#include <stdbool.h>
+
+typedef struct comm_backend {
+    const char *name;
+    base_status (*broadcast)(comm *c, void *buf, size_t n_bytes, int32_t root, int64_t timeout_ms);
+    base_status (*all_gather)(comm *c, const void *mine, void *all, size_t n_bytes,
+                              int64_t timeout_ms);
+    void (*destroy)(comm *c); /* frees c too */
+} comm_backend;
+
+struct comm { /* first member of a transport's own struct */
+    const comm_backend *backend;
+    base_alloc mem;
+    int32_t rank;
+    int32_t size;
+    bool lost; /* PEER_LOST was returned once */
+};
+
+#endif /* KERNELS_COMM_COMM_BACKEND_H */

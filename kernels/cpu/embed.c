@@ -1,0 +1,20 @@
+#include "kernels/cpu/cpu_clones.h"
+#include "kernels/cpu/cpu_state.h"
+#include "kernels/cpu/cpu_vec.h"
+
+CPU_CLONES base_status kern_cpu_embed(kern_ctx *ctx, const kern_embed_args *a)
+{
+    (void)ctx; /* a copy: memory bound and short */
+    for (int64_t t = 0; t < a->n_tokens; t++) {
+        const int64_t row = (int64_t)a->ids[t] * a->width;
+        float *y = a->y + t * a->width;
+        int32_t c = 0;
+        for (; c + CPU_LANES <= a->width; c += CPU_LANES) {
+            cpu_f8_store(y + c, cpu_f8_elems(a->table, row + c, a->dtype));
+        }
+        for (; c < a->width; c++) {
+            y[c] = cpu_elem(a->table, row + c, a->dtype);
+        }
+    }
+    return BASE_OK;
+}

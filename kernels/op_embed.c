@@ -1,0 +1,18 @@
+#include "kernels/op_embed.h"
+
+#include "kernels/backend.h"
+
+base_status kern_embed(struct kern_ctx *ctx, const kern_embed_args *args)
+{
+    if (args->n_tokens < 0 || args->n_vocab < 1 || args->width < 1) {
+        return BASE_FAIL(BASE_BAD_INPUT, "embed of %d tokens in [%d, %d]", args->n_tokens,
+                         args->n_vocab, args->width);
+    }
+    for (int32_t t = 0; t < args->n_tokens; t++) {
+        if (args->ids[t] < 0 || args->ids[t] >= args->n_vocab) {
+            return BASE_FAIL(BASE_BAD_INPUT, "embed: token %d has id %d, allowed 0..%d", t,
+                             args->ids[t], args->n_vocab - 1);
+        }
+    }
+    return ctx->backend->embed(ctx, args);
+}

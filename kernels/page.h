@@ -1,0 +1,61 @@
+/* kernels/page.h - how the bytes of a KV page are read: what kernels know of a policy.
+ *
+ * A block is KERN_BLOCK_TOKENS consecutive positions of a sequence; its page holds K and V of all
+ * layers and KV heads.  The head page of one (layer, KV head) starts `offset` bytes into the
+ * block's page and holds, in this order, K codes, K norms, V codes, V norms (plain order):
+ *
+ *   codes   [128][n_dims] of `bits` bits, little-endian bit stream per position, row by row;
+ *           each segment apart.  bits = 16: bf16 values, no codebook, no norms.
+ *   norms   fp16 [128], one per position and segment (codebook segments only)
+ *
+ * A value of a codebook segment is norm * centroids[code].  Sides with `signs` are stored rotated:
+ * over each segment of n dims, y = Hadamard(n) * diag(signs) * x / sqrt(n) (n a power of two); rows,
+ * pages and queries share that basis, and outputs are brought back once, after the merge. */
+#ifndef KERNELS_PAGE_H
+#define KERNELS_PAGE_H
+
+#include <stdint.h>
+
+#define KERN_BLOCK_TOKENS 128
+#define KERN_MAX_SEGMENTS 8
+#define KERN_MAX_HEAD_DIM 256
+
+typedef struct kern_segment {
+    int32_t bits;            /* 1..8 codebook codes, or 16 */
+    int32_t first_dim;       /* of the page basis; segments cover 0..head_dim in order */
+    int32_t n_dims;          /* multiple of 8 */
+    int32_t codes_offset;    /* bytes from the start of the head page, multiple of 16 */
+    int32_t norms_offset;    /* the same; unused when bits is 16 */
+    const float *centroids;  /* [2^bits] ascending, for a unit norm; NULL when bits is 16 */
+    const float *thresholds; /* [2^bits - 1] ascending; code = how many are < x / norm */
+} kern_segment;
+
+typedef struct kern_side { /* K or V of one head */
+    int32_t n_segments;
+    kern_segment segments[KERN_MAX_SEGMENTS];
+    const float *signs; /* [head_dim] of +1, -1; NULL: stored as it is */
+} kern_side;
+
+typedef struct kern_head_format { /* of one (layer, KV head) */
+    int32_t head_dim;
+    int32_t head_page_bytes; /* multiple of 128 */
+    int64_t offset;          /* of the head page in the block's page */
+    kern_side k;
+    kern_side v;
+} kern_head_format;
+
+/* The bf16 rows of one layer of a block that is open, or was filled by this step:
+ *   rows [Hkv][2][128][D]  bf16 bits, page basis, 2 = K then V */
+typedef struct kern_open {
+    int32_t block;   /* index in its sequence: positions 128 * block .. */
+    int32_t n_carry; /* rows that `carry` holds from earlier steps, 0..127 */
+    uint16_t *rows;
+    const uint16_t *carry; /* same layout; NULL when n_carry is 0 or the rows are already there */
+} kern_open;
+
+static inline int64_t kern_open_elems(int32_t n_kv_heads, int32_t head_dim)
+{
+    return (int64_t)n_kv_heads * 2 * KERN_BLOCK_TOKENS * head_dim;
+}
+
+#endif /* KERNELS_PAGE_H */

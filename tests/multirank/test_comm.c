@@ -1,0 +1,165 @@
+/* Every rank runs this; a mode on the command line picks what they do together.
+ *   test_comm exact     collectives give every rank the right bytes
+ *   test_comm silent    the last rank stays silent: the others report it in time
+ * mpirun stops all ranks when one fails. */
+#include "kernels/comm/comm.h"
+
+#include "base/alloc.h"
+#include "base/clock.h"
+#include "tests/support/test.h"
+
+#include <mpi.h>
+#include <stdbool.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#define TIMEOUT_MS        20000 /* a slow machine is not a lost peer */
+#define SILENT_TIMEOUT_MS 300
+#define LATE_MS           500 /* how much later than its deadline a rank may report */
+
+static const size_t sizes[] = {0, 1, 7 * 1024 + 3, 4 * 1024 * 1024};
+
+static comm *the_comm;
+
+static uint8_t byte_of(int32_t rank, size_t i)
+{
+    return (uint8_t)((size_t)rank * 37 + i * 7 + i / 251); /* no shift of it is itself */
+}
+
+static void fill(uint8_t *bytes, size_t n_bytes, int32_t rank)
+{
+    for (size_t i = 0; i < n_bytes; i++) {
+        bytes[i] = byte_of(rank, i);
+    }
+}
+
+static void check(const uint8_t *bytes, size_t n_bytes, int32_t rank)
+{
+    for (size_t i = 0; i < n_bytes; i++) {
+        if (bytes[i] != byte_of(rank, i)) {
+            fail_msg("byte %zu of %zu from rank %d is %d, want %d", i, n_bytes, rank, bytes[i],
+                     byte_of(rank, i));
+        }
+    }
+}
+
+static void ranks_know_who_they_are(void **state)
+{
+    (void)state;
+    int rank = -1;
+    int size = -1;
+    MPI_Comm_rank(MPI_COMM_WORLD, &rank);
+    MPI_Comm_size(MPI_COMM_WORLD, &size);
+    assert_int_equal(comm_rank(the_comm), rank);
+    assert_int_equal(comm_size(the_comm), size);
+    assert_string_equal(comm_name(the_comm), "mpi");
+}
+
+static void broadcast_reaches_every_rank_from_every_root(void **state)
+{
+    (void)state;
+    for (size_t s = 0; s < sizeof sizes / sizeof sizes[0]; s++) {
+        uint8_t *bytes = malloc(sizes[s] + 1);
+        assert_non_null(bytes);
+        for (int32_t root = 0; root < comm_size(the_comm); root++) {
+            const bool is_root = comm_rank(the_comm) == root;
+            memset(bytes, 0x5a, sizes[s] + 1);
+            if (is_root) {
+                fill(bytes, sizes[s], root);
+            }
+            CHECK_STATUS(comm_broadcast(the_comm, bytes, sizes[s], root, TIMEOUT_MS), BASE_OK);
+            check(bytes, sizes[s], root);
+            assert_int_equal(bytes[sizes[s]], 0x5a);
+        }
+        free(bytes);
+    }
+}
+
+static void all_gather_collects_every_rank_in_place_too(void **state)
+{
+    (void)state;
+    const int32_t rank = comm_rank(the_comm);
+    const size_t size = (size_t)comm_size(the_comm);
+    for (size_t s = 0; s < sizeof sizes / sizeof sizes[0]; s++) {
+        const size_t n_bytes = sizes[s];
+        uint8_t *mine = malloc(n_bytes + 1);
+        uint8_t *all = malloc(n_bytes * size + 1);
+        assert_non_null(mine);
+        assert_non_null(all);
+        for (int32_t in_place = 0; in_place < 2; in_place++) {
+            memset(all, 0x5a, n_bytes * size + 1);
+            uint8_t *from = in_place ? all + (size_t)rank * n_bytes : mine;
+            fill(from, n_bytes, rank);
+            CHECK_STATUS(comm_all_gather(the_comm, from, all, n_bytes, TIMEOUT_MS), BASE_OK);
+            for (size_t r = 0; r < size; r++) {
+                check(all + r * n_bytes, n_bytes, (int32_t)r);
+            }
+            assert_int_equal(all[n_bytes * size], 0x5a);
+        }
+        free(mine);
+        free(all);
+    }
+}
+
+static void bad_arguments_are_refused_without_a_collective(void **state)
+{
+    (void)state;
+    char byte = 0;
+    CHECK_STATUS(comm_broadcast(the_comm, &byte, 1, -1, TIMEOUT_MS), BASE_BAD_INPUT);
+    CHECK_STATUS(comm_broadcast(the_comm, &byte, 1, comm_size(the_comm), TIMEOUT_MS),
+                 BASE_BAD_INPUT);
+    CHECK_STATUS(comm_broadcast(the_comm, &byte, 1, 0, 0), BASE_BAD_INPUT);
+    CHECK_STATUS(comm_broadcast(the_comm, &byte, (size_t)1 << 31, 0, TIMEOUT_MS), BASE_BAD_INPUT);
+    CHECK_STATUS(comm_all_gather(the_comm, &byte, &byte, (size_t)1 << 31, TIMEOUT_MS),
+                 BASE_BAD_INPUT);
+    CHECK_STATUS(comm_broadcast(the_comm, &byte, 1, 0, TIMEOUT_MS), BASE_OK);
+}
+
+/* The last rank sleeps past everybody's deadline. */
+static void a_silent_rank_is_reported_in_time_and_for_good(void **state)
+{
+    (void)state;
+    char mine = 1;
+    char all[16] = {0};
+    if (comm_rank(the_comm) == comm_size(the_comm) - 1) {
+        base_sleep_us((SILENT_TIMEOUT_MS + LATE_MS) * 1000 * 2);
+        return;
+    }
+    const int64_t begun = base_now_us();
+    CHECK_STATUS(comm_all_gather(the_comm, &mine, all, 1, SILENT_TIMEOUT_MS), BASE_PEER_LOST);
+    const int64_t took_ms = (base_now_us() - begun) / 1000;
+    assert_in_range(took_ms, SILENT_TIMEOUT_MS, SILENT_TIMEOUT_MS + LATE_MS);
+
+    const int64_t again = base_now_us();
+    CHECK_STATUS(comm_all_gather(the_comm, &mine, all, 1, TIMEOUT_MS), BASE_PEER_LOST);
+    CHECK_STATUS(comm_broadcast(the_comm, &mine, 1, 0, TIMEOUT_MS), BASE_PEER_LOST);
+    assert_true(base_now_us() - again < SILENT_TIMEOUT_MS * 1000);
+}
+
+int main(int argc, char **argv)
+{
+    const struct CMUnitTest exact[] = {
+        cmocka_unit_test(ranks_know_who_they_are),
+        cmocka_unit_test(broadcast_reaches_every_rank_from_every_root),
+        cmocka_unit_test(all_gather_collects_every_rank_in_place_too),
+        cmocka_unit_test(bad_arguments_are_refused_without_a_collective),
+    };
+    const struct CMUnitTest silent[] = {
+        cmocka_unit_test(a_silent_rank_is_reported_in_time_and_for_good),
+    };
+    const bool is_silent = argc > 1 && strcmp(argv[1], "silent") == 0;
+    int level = 0;
+
+    if (MPI_Init_thread(&argc, &argv, MPI_THREAD_FUNNELED, &level) != MPI_SUCCESS ||
+        comm_mpi_create(&base_heap, &the_comm) != BASE_OK) {
+        return 1;
+    }
+    const int n_failed = is_silent ? cmocka_run_group_tests(silent, NULL, NULL)
+                                   : cmocka_run_group_tests(exact, NULL, NULL);
+    comm_destroy(the_comm);
+    if (is_silent) {
+        _exit(n_failed); /* as a worker does: MPI_Finalize would wait for the lost peer */
+    }
+    MPI_Finalize();
+    return n_failed;
+}

@@ -1,0 +1,73 @@
+#include "kernels/op_embed.h"
+
+#include "tests/support/parity.h"
+
+static void rows_are_copied_exactly(void **state)
+{
+    (void)state;
+    kern_ctx *ctx = parity_ctx(1);
+    static const base_dtype dtypes[] = {BASE_F32, BASE_F16, BASE_BF16};
+    static const int32_t widths[] = {1, 7, 8, 259};
+    const int32_t ids[] = {4, 0, 2, 4};
+    for (size_t i = 0; i < 12; i++) {
+        const int32_t width = widths[i / 3];
+        const base_dtype dtype = dtypes[i % 3];
+        float *values = parity_normals(1, 5 * width, 1.0);
+        void *table = parity_elems(values, 5 * width, dtype);
+        float *y = parity_guarded(4 * width);
+        const kern_embed_args args = {.ids = ids,
+                                      .table = table,
+                                      .y = y,
+                                      .n_tokens = 4,
+                                      .n_vocab = 5,
+                                      .width = width,
+                                      .dtype = dtype};
+        CHECK_STATUS(kern_embed(ctx, &args), BASE_OK);
+        for (int32_t j = 0; j < 4 * width; j++) {
+            const int64_t at = (int64_t)ids[j / width] * width + j % width;
+            assert_true((double)y[j] == parity_elem(table, at, dtype));
+        }
+        parity_guarded_check(y, 4 * width);
+        free(values);
+        free(table);
+        parity_guarded_free(y);
+    }
+    kern_ctx_destroy(ctx);
+}
+
+static void broken_limits_are_refused(void **state)
+{
+    (void)state;
+    kern_ctx *ctx = parity_ctx(1);
+    const float table[6] = {0};
+    int32_t ids[2] = {0, 2};
+    float *y = parity_guarded(4);
+    kern_embed_args good = {.ids = ids,
+                            .table = table,
+                            .y = y,
+                            .n_tokens = 2,
+                            .n_vocab = 3,
+                            .width = 2,
+                            .dtype = BASE_F32};
+    PARITY_REFUSED(kern_embed, ctx, good, n_tokens, -1);
+    PARITY_REFUSED(kern_embed, ctx, good, width, 0);
+    PARITY_REFUSED(kern_embed, ctx, good, n_vocab, 2);
+    CHECK_ERROR_NAMES("id 2");
+    ids[0] = -1;
+    CHECK_STATUS(kern_embed(ctx, &good), BASE_BAD_INPUT);
+    CHECK_ERROR_NAMES("id -1");
+    good.n_tokens = 0;
+    CHECK_STATUS(kern_embed(ctx, &good), BASE_OK);
+    parity_guarded_untouched(y, 4);
+    parity_guarded_free(y);
+    kern_ctx_destroy(ctx);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(rows_are_copied_exactly),
+        cmocka_unit_test(broken_limits_are_refused),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
