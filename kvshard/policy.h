@@ -1,0 +1,35 @@
+/* kvshard/policy.h - which quantisation a cache uses, as users write it.
+ *
+ *   bf16                   reference: 16-bit rows
+ *   tq:k=4,v=4             TurboQuant-MSE (arXiv 2504.19874): signed Hadamard rotation, Lloyd-Max codes,
+ *                          one corrected norm per position; k and v in 2..8, or 16 for bf16
+ *
+ * A policy is a line in policies.def and a file in policy/ that fills the head formats (format.h). */
+#ifndef KVSHARD_POLICY_H
+#define KVSHARD_POLICY_H
+
+#include "base/status.h"
+
+#include <stdint.h>
+
+#define KV_MAX_POLICY_TEXT 128
+
+typedef enum kv_policy_kind {
+#define X(name, text) KV_POLICY_##name,
+#include "kvshard/policies.def"
+#undef X
+} kv_policy_kind;
+
+typedef struct kv_policy {
+    kv_policy_kind kind;
+    int32_t k_bits;
+    int32_t v_bits;
+} kv_policy;
+
+/* Reads "name[:key=value,...]".  Errors: BAD_INPUT naming the policy, key, value and what is allowed. */
+BASE_MUST_CHECK base_status kv_policy_parse(const char *text, kv_policy *policy_out);
+
+/* The canonical text, every parameter written out. */
+void kv_policy_text(const kv_policy *policy, char text_out[KV_MAX_POLICY_TEXT]);
+
+#endif /* KVSHARD_POLICY_H */

@@ -1,0 +1,50 @@
+/* kvshard/policy/policy_impl.h - what a policy is to the code that reads policies and makes formats.
+ * Only kvshard/policy.c, kvshard/format.c and the files of this folder include it.
+ *
+ * A policy NAME of policies.def is one file here, which defines kv_policy_impl_NAME: the keys that
+ * users may write, and a function that says how one head is laid out.  Everything else (reading and
+ * writing the text, offsets, codebooks, signs, the hash) follows from that. */
+#ifndef KVSHARD_POLICY_POLICY_IMPL_H
+#define KVSHARD_POLICY_POLICY_IMPL_H
+
+#include "kernels/page.h"
+#include "kvshard/format.h"
+#include "kvshard/policy.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+typedef struct kv_policy_key { /* key=value of a policy; the value is an int32_t of kv_policy */
+    const char *name;
+    size_t offset; /* of the field */
+    int32_t low;   /* low..high is allowed */
+    int32_t high;
+    int32_t also; /* and this */
+} kv_policy_key;
+
+typedef struct kv_side_plan { /* K or V of one head */
+    bool rotated;             /* stored after random signs and a Hadamard transform per segment */
+    int32_t n_segments;       /* in order of dims; together they cover head_dim */
+    struct {
+        int32_t bits;   /* 1..8, or 16 for bf16 values without codebook and norms */
+        int32_t n_dims; /* multiple of 8; a power of two if rotated */
+    } segments[KERN_MAX_SEGMENTS];
+} kv_side_plan;
+
+typedef struct kv_policy_impl {
+    kv_policy initial;         /* what the bare name means */
+    const kv_policy_key *keys; /* [n_keys], in the order of the canonical text */
+    int32_t n_keys;
+    /* Lays out K (side 0) or V (side 1) of a head.  Pure; called more than once per head. */
+    void (*plan_side)(const kv_policy *policy, const kv_shape *shape, int32_t layer, int32_t head,
+                      int32_t side, kv_side_plan *plan_out);
+} kv_policy_impl;
+
+#define X(name, text) extern const kv_policy_impl kv_policy_impl_##name;
+#include "kvshard/policies.def"
+#undef X
+
+const kv_policy_impl *kv_policy_impl_of(kv_policy_kind kind);
+
+#endif /* KVSHARD_POLICY_POLICY_IMPL_H */
