@@ -1,0 +1,126 @@
+#include "worker/engine/options.h"
+
+#include "tests/support/test.h"
+
+static base_status parse(worker_options *out, const char *const *args)
+{
+    const char *argv[32] = {"ropewalk-worker"};
+    int argc = 1;
+    while (args[argc - 1] != NULL) {
+        argv[argc] = args[argc - 1];
+        argc++;
+    }
+    return worker_options_parse(argc, argv, out);
+}
+
+#define PARSE(out, ...) parse(&(out), (const char *const[]){__VA_ARGS__, NULL})
+#define NEEDED          "--coordinator", "localhost:7000", "--model", "some/folder"
+
+static void the_defaults_are_those_of_the_help(void **state)
+{
+    (void)state;
+    worker_options o;
+    CHECK_STATUS(PARSE(o, NEEDED), BASE_OK);
+    assert_false(o.help);
+    assert_string_equal(o.coordinator, "localhost:7000");
+    assert_string_equal(o.model, "some/folder");
+    assert_int_equal(o.policy.kind, KV_POLICY_BF16);
+    assert_int_equal(o.n_threads, 0);
+    assert_int_equal(o.max_batch, 8);
+    assert_int_equal(o.max_context, 0);
+    assert_int_equal(o.prefill_chunk, 512);
+    assert_int_equal(o.n_pages, 0);
+    assert_true(o.kv_memory_fraction == 0.3);
+    assert_int_equal(o.log_level, BASE_LOG_INFO);
+}
+
+static void every_option_arrives(void **state)
+{
+    (void)state;
+    worker_options o;
+    CHECK_STATUS(PARSE(o, "--coordinator=unix:/tmp/x", "--model=m", "--kv", "tq:k=3,v=4",
+                       "--threads=2", "--max-batch", "1024", "--max-context", "1000000",
+                       "--prefill-chunk", "1024", "--pages=77", "--kv-memory-fraction", "0.5",
+                       "--log-level", "debug"),
+                 BASE_OK);
+    assert_string_equal(o.coordinator, "unix:/tmp/x");
+    assert_int_equal(o.policy.kind, KV_POLICY_TQ);
+    assert_int_equal(o.policy.k_bits, 3);
+    assert_int_equal(o.policy.v_bits, 4);
+    assert_int_equal(o.n_threads, 2);
+    assert_int_equal(o.max_batch, 1024);
+    assert_int_equal(o.max_context, 1000000);
+    assert_int_equal(o.prefill_chunk, 1024);
+    assert_int_equal(o.n_pages, 77);
+    assert_true(o.kv_memory_fraction == 0.5);
+    assert_int_equal(o.log_level, BASE_LOG_DEBUG);
+}
+
+static void help_wins_over_everything_after_it(void **state)
+{
+    (void)state;
+    worker_options o;
+    CHECK_STATUS(PARSE(o, "--help", "--nonsense"), BASE_OK);
+    assert_true(o.help);
+    assert_non_null(strstr(worker_options_help(), "--kv-memory-fraction"));
+}
+
+static void impossible_values_are_refused_by_name(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *option, *value, *name;
+    } rows[] = {
+        {"--threads", "0", "--threads '0'"},
+        {"--threads", "257", "1..256"},
+        {"--threads", "two", "--threads 'two'"},
+        {"--threads", "2x", "--threads '2x'"},
+        {"--max-batch", "0", "--max-batch"},
+        {"--max-batch", "1025", "1..1024"},
+        {"--max-batch", "99999999999999999999", "--max-batch"},
+        {"--max-context", "1", "--max-context"},
+        {"--max-context", "-5", "--max-context"},
+        {"--prefill-chunk", "100", "--prefill-chunk"},
+        {"--prefill-chunk", "200", "multiples of 128"},
+        {"--pages", "0", "--pages"},
+        {"--pages", "", "--pages"},
+        {"--kv-memory-fraction", "0", "--kv-memory-fraction"},
+        {"--kv-memory-fraction", "1.5", "--kv-memory-fraction"},
+        {"--kv-memory-fraction", "nan", "--kv-memory-fraction"},
+        {"--kv", "tq:k=9", "k"},
+        {"--kv", "magic", "magic"},
+        {"--log-level", "loud", "loud"},
+        {"--coordinator", "nowhere", "nowhere"},
+        {"--model", "", "--model"},
+        {"--nonsense", "1", "--nonsense"},
+        {"stray", "1", "stray"},
+        {"--threads", NULL, "--threads"},
+    };
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        worker_options o;
+        CHECK_STATUS(PARSE(o, NEEDED, rows[i].option, rows[i].value), BASE_BAD_INPUT);
+        CHECK_ERROR_NAMES(rows[i].name);
+    }
+}
+
+static void what_is_needed_is_asked_for(void **state)
+{
+    (void)state;
+    worker_options o;
+    CHECK_STATUS(PARSE(o, "--model", "m"), BASE_BAD_INPUT);
+    CHECK_ERROR_NAMES("--coordinator is missing");
+    CHECK_STATUS(PARSE(o, "--coordinator", "h:1"), BASE_BAD_INPUT);
+    CHECK_ERROR_NAMES("--model is missing");
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(the_defaults_are_those_of_the_help),
+        cmocka_unit_test(every_option_arrives),
+        cmocka_unit_test(help_wins_over_everything_after_it),
+        cmocka_unit_test(impossible_values_are_refused_by_name),
+        cmocka_unit_test(what_is_needed_is_asked_for),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

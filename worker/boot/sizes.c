@@ -1,0 +1,90 @@
+#include "worker/boot/sizes.h"
+
+#include "kvshard/owner.h"
+#include "kvshard/pool.h"
+#include "kvshard/shard.h"
+
+/* --max-context or the model's. */
+static base_status longest(const worker_options *options, const model_config *config,
+                           int64_t *tokens_out)
+{
+    if (options->max_context > config->max_context) {
+        return BASE_FAIL(BASE_OUT_OF_RANGE, "--max-context %lld, the model's limit is %lld",
+                         (long long)options->max_context, (long long)config->max_context);
+    }
+    *tokens_out = options->max_context > 0 ? options->max_context : config->max_context;
+    return BASE_OK;
+}
+
+static int64_t min_i64(int64_t a, int64_t b)
+{
+    return a < b ? a : b;
+}
+
+/* What engine_create takes with one page. */
+static int64_t fixed_bytes(const worker_options *options, const model_config *config,
+                           const kv_format *format, int32_t n_ranks, int64_t max_context)
+{
+    const engine_options one = {.max_batch = options->max_batch,
+                                .prefill_chunk = options->prefill_chunk,
+                                .max_context = max_context,
+                                .n_pages = 1};
+    kv_shard_options shard;
+    forward_limits limits;
+    engine_limits(&one, &shard, &limits);
+    const int64_t shard_bytes = kv_shard_bytes(format, &shard);
+    const int64_t scratch_bytes = forward_scratch_bytes(config, &limits, n_ranks);
+    return shard_bytes > INT64_MAX - scratch_bytes ? INT64_MAX : shard_bytes + scratch_bytes;
+}
+
+base_status sizes_pages(const worker_options *options, const model_config *config,
+                        const kv_format *format, int32_t n_ranks, int64_t memory_bytes,
+                        int32_t *n_pages_out)
+{
+    base_status st = BASE_OK;
+    int64_t max_context = 0;
+
+    BASE_TRY(st, out, longest(options, config, &max_context));
+    if (options->n_pages > 0) {
+        *n_pages_out = options->n_pages;
+        goto out;
+    }
+    const int64_t fixed = fixed_bytes(options, config, format, n_ranks, max_context);
+    if (fixed > memory_bytes) {
+        st = BASE_FAIL(BASE_OUT_OF_RANGE,
+                       "a rank may take %lld MB, tails and scratch alone need %lld MB: lower "
+                       "--max-batch or --prefill-chunk, or raise --kv-memory-fraction",
+                       (long long)(memory_bytes >> 20), (long long)(fixed >> 20));
+        goto out;
+    }
+    const int64_t by_memory = 1 + (memory_bytes - fixed) / format->page_bytes;
+    const int64_t blocks = kv_blocks_of_tokens(max_context) * options->max_batch;
+    const int64_t of_use = (blocks + n_ranks - 1) / n_ranks + options->max_batch;
+    *n_pages_out = (int32_t)min_i64(min_i64(by_memory, of_use), KV_MAX_PAGES);
+
+out:
+    return st;
+}
+
+base_status sizes_engine(const worker_options *options, const model_config *config, int32_t n_ranks,
+                         int32_t n_pages, engine_options *engine_out)
+{
+    base_status st = BASE_OK;
+    int64_t max_context = 0;
+    const int64_t held = (int64_t)n_pages * n_ranks * KERN_BLOCK_TOKENS;
+
+    BASE_TRY(st, out, longest(options, config, &max_context));
+    if (options->max_context > held) {
+        st = BASE_FAIL(BASE_OUT_OF_RANGE,
+                       "--max-context %lld, but %d pages on each of %d ranks hold %lld tokens",
+                       (long long)options->max_context, n_pages, n_ranks, (long long)held);
+        goto out;
+    }
+    *engine_out = (engine_options){.max_batch = options->max_batch,
+                                   .prefill_chunk = options->prefill_chunk,
+                                   .max_context = min_i64(max_context, held),
+                                   .n_pages = n_pages};
+
+out:
+    return st;
+}

@@ -1,0 +1,361 @@
+#include "worker/engine/engine.h"
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "kvshard/owner.h"
+#include "worker/engine/lead.h"
+#include "worker/engine/plan.h"
+
+#include <inttypes.h>
+
+#define IDLE_SLICE_US 50000 /* how often an idle rank 0 looks at `stop` */
+#define MAX_COMMANDS  4096  /* between two steps, so that a flood cannot hold the steps up */
+
+struct engine {
+    comm *ranks;
+    kv_shard *shard;
+    forward *forward;
+    step_plan *plan;
+    lead *lead;           /* rank 0 */
+    float *logits;        /* rank 0: [max_batch, V] */
+    kv_step_seq *seqs;    /* [max_batch] */
+    int32_t *ids;         /* [max_tokens] */
+    int32_t *sample_rows; /* [max_batch] */
+    int32_t *sampled;     /* [max_batch] */
+    int32_t *last_token;  /* [max_batch] of each slot */
+    uint64_t *heartbeats; /* [n_ranks] */
+    uint64_t step;
+    bool met;            /* a first plan has reached everyone */
+    double us_per_token; /* of recent steps; 0 before the first */
+    int32_t rank;
+    base_alloc mem;
+};
+
+static base_status check_options(const engine_options *o, const model_config *config)
+{
+    if (o->max_batch < 1 || o->max_batch > PLAN_MAX_SEQS) {
+        return BASE_FAIL(BASE_BAD_INPUT, "max_batch %d, allowed 1..%d", o->max_batch,
+                         PLAN_MAX_SEQS);
+    }
+    if (o->prefill_chunk < KERN_BLOCK_TOKENS || o->prefill_chunk > ENGINE_MAX_PREFILL_CHUNK ||
+        o->prefill_chunk % KERN_BLOCK_TOKENS != 0) {
+        return BASE_FAIL(BASE_BAD_INPUT, "prefill_chunk %d, allowed are multiples of %d up to %d",
+                         o->prefill_chunk, KERN_BLOCK_TOKENS, ENGINE_MAX_PREFILL_CHUNK);
+    }
+    if (o->max_context < 2 || o->max_context > config->max_context) {
+        return BASE_FAIL(BASE_BAD_INPUT, "max_context %lld, allowed 2..%lld",
+                         (long long)o->max_context, (long long)config->max_context);
+    }
+    return BASE_OK;
+}
+
+static void *take(const base_alloc *mem, int32_t n, size_t bytes)
+{
+    return mem->get(mem->ctx, (size_t)n * bytes);
+}
+
+static base_status create_arrays(engine *e, int32_t max_batch, int32_t max_tokens, int32_t n_vocab)
+{
+    const base_alloc *mem = &e->mem;
+    e->seqs = take(mem, max_batch, sizeof *e->seqs);
+    e->ids = take(mem, max_tokens, sizeof *e->ids);
+    e->sample_rows = take(mem, max_batch, sizeof *e->sample_rows);
+    e->sampled = take(mem, max_batch, sizeof *e->sampled);
+    e->last_token = take(mem, max_batch, sizeof *e->last_token);
+    e->heartbeats = take(mem, comm_size(e->ranks), sizeof *e->heartbeats);
+    if (e->rank == 0) {
+        e->logits = take(mem, max_batch, (size_t)n_vocab * sizeof *e->logits);
+    }
+    if (e->seqs == NULL || e->ids == NULL || e->sample_rows == NULL || e->sampled == NULL ||
+        e->last_token == NULL || e->heartbeats == NULL || (e->rank == 0 && e->logits == NULL)) {
+        return BASE_FAIL(BASE_NO_MEMORY, "engine of %d sequences", max_batch);
+    }
+    return BASE_OK;
+}
+
+void engine_limits(const engine_options *options, kv_shard_options *shard_out,
+                   forward_limits *forward_out)
+{
+    const int32_t max_tokens = options->prefill_chunk + options->max_batch;
+    const int64_t max_blocks = kv_blocks_of_tokens(options->max_context);
+    *shard_out = (kv_shard_options){.n_pages = options->n_pages,
+                                    .n_slots = options->max_batch,
+                                    .max_step_tokens = max_tokens,
+                                    .max_blocks_per_slot = (int32_t)max_blocks};
+    *forward_out = (forward_limits){.max_step_tokens = max_tokens,
+                                    .max_samples = options->max_batch,
+                                    .timeout_ms = ENGINE_STEP_MS};
+}
+
+base_status engine_create(const model *m, const kv_format *format, kern_ctx *ctx, comm *ranks,
+                          const engine_options *options, const base_alloc *mem, engine **engine_out)
+{
+    base_status st = BASE_OK;
+    engine *e = NULL;
+    kv_shard_options shard_options;
+    forward_limits limits;
+
+    BASE_TRY(st, out, check_options(options, &m->config));
+    e = mem->get(mem->ctx, sizeof *e);
+    if (e == NULL) {
+        st = BASE_FAIL(BASE_NO_MEMORY, "engine");
+        goto out;
+    }
+    e->mem = *mem;
+    e->ranks = ranks;
+    e->rank = comm_rank(ranks);
+    engine_limits(options, &shard_options, &limits);
+    BASE_TRY(st, out, kv_shard_create(format, &shard_options, mem, &e->shard));
+    BASE_TRY(st, out, forward_create(m, format, ctx, ranks, &limits, mem, &e->forward));
+    BASE_TRY(st, out, step_plan_create(options->max_batch, limits.max_step_tokens, mem, &e->plan));
+    BASE_TRY(st, out,
+             create_arrays(e, options->max_batch, limits.max_step_tokens, m->config.n_vocab));
+    if (e->rank == 0) {
+        BASE_TRY(st, out, lead_create(options, comm_size(ranks), m->config.n_vocab, mem, &e->lead));
+    }
+    *engine_out = e;
+    e = NULL;
+
+out:
+    engine_destroy(e);
+    return st;
+}
+
+void engine_destroy(engine *e)
+{
+    if (e == NULL) {
+        return;
+    }
+    const base_alloc mem = e->mem;
+    lead_destroy(e->lead);
+    mem.put(mem.ctx, e->logits);
+    mem.put(mem.ctx, e->heartbeats);
+    mem.put(mem.ctx, e->last_token);
+    mem.put(mem.ctx, e->sampled);
+    mem.put(mem.ctx, e->sample_rows);
+    mem.put(mem.ctx, e->ids);
+    mem.put(mem.ctx, e->seqs);
+    step_plan_destroy(e->plan);
+    forward_destroy(e->forward);
+    kv_shard_destroy(e->shard);
+    mem.put(mem.ctx, e);
+}
+
+/* ---- a step, on every rank ---- */
+
+/* How long one exchange of a step may take: four times what the whole step is expected to. */
+static int64_t step_timeout_ms(const engine *e, int32_t n_tokens)
+{
+    if (e->us_per_token <= 0.0) {
+        return ENGINE_STEP_MS; /* the first step also reads the weights from disk */
+    }
+    const double ms = 4.0 * e->us_per_token * n_tokens / 1000.0;
+    return ms > ENGINE_MIN_STEP_MS ? (int64_t)ms : ENGINE_MIN_STEP_MS;
+}
+
+/* Rises at once, falls slowly: the estimate should err towards patience. */
+static void note_step_time(engine *e, int64_t us, int32_t n_tokens)
+{
+    const double cost = (double)us / n_tokens;
+    e->us_per_token = cost > e->us_per_token ? cost : 0.9 * e->us_per_token + 0.1 * cost;
+}
+
+/* The plan in the words of cache and forward. */
+static base_status lay_out(engine *e, const kv_step **step_out, int32_t *n_samples_out)
+{
+    base_status st = BASE_OK;
+    const step_plan *plan = e->plan;
+    int32_t n_samples = 0;
+
+    for (int32_t i = 0; i < plan->n_seqs; i++) {
+        const plan_seq *s = &plan->seqs[i];
+        if (s->clears) {
+            kv_shard_clear_slot(e->shard, s->slot);
+        }
+        e->seqs[i] = (kv_step_seq){s->slot, s->n_tokens, s->position};
+        for (int32_t t = s->first_token; t < s->first_token + s->n_tokens; t++) {
+            e->ids[t] = plan->ids[t] == PLAN_LAST_TOKEN ? e->last_token[s->slot] : plan->ids[t];
+        }
+        if (s->samples) {
+            e->sample_rows[n_samples++] = s->first_token + s->n_tokens - 1;
+        }
+    }
+    for (int32_t i = 0; i < plan->n_pages; i++) {
+        const plan_page *p = &plan->pages[i];
+        if (p->rank == e->rank) {
+            BASE_TRY(st, out, kv_shard_add_page(e->shard, p->slot, p->block, p->page));
+        }
+    }
+    BASE_TRY(st, out, kv_shard_begin_step(e->shard, e->seqs, plan->n_seqs, step_out));
+    *n_samples_out = n_samples;
+
+out:
+    return st;
+}
+
+static base_status run_step(engine *e)
+{
+    base_status st = BASE_OK;
+    const step_plan *plan = e->plan;
+    const int64_t start_us = base_now_us();
+    const int64_t timeout_ms = step_timeout_ms(e, plan->n_tokens);
+    const kv_step *step = NULL;
+    int32_t n_samples = 0;
+
+    BASE_TRY(st, out, lay_out(e, &step, &n_samples));
+    forward_set_timeout(e->forward, timeout_ms);
+    BASE_TRY(
+        st, out,
+        forward_step(e->forward, e->shard, step, e->ids, e->sample_rows, n_samples, e->logits));
+    if (n_samples > 0) {
+        if (e->rank == 0) {
+            lead_sample(e->lead, plan, e->logits, e->sampled);
+        }
+        BASE_TRY(st, out,
+                 comm_broadcast(e->ranks, e->sampled, (size_t)n_samples * sizeof *e->sampled, 0,
+                                timeout_ms));
+        for (int32_t i = 0, k = 0; i < plan->n_seqs; i++) {
+            if (plan->seqs[i].samples) {
+                e->last_token[plan->seqs[i].slot] = e->sampled[k++];
+            }
+        }
+    }
+    note_step_time(e, base_now_us() - start_us, plan->n_tokens);
+
+out:
+    return st;
+}
+
+/* Every rank says that it is there: a broadcast alone would not tell rank 0 of a hung one. */
+static base_status run_heartbeat(engine *e)
+{
+    return comm_all_gather(e->ranks, &e->plan->step, e->heartbeats, sizeof e->plan->step,
+                           ENGINE_PLAN_MS - ENGINE_HEARTBEAT_MS);
+}
+
+/* The next plan reaches everyone.  Ranks leave the step before it at different times, so that step's
+ * expected time counts. */
+static base_status share_plan(engine *e, int32_t n_tokens_before, int64_t least_ms)
+{
+    const int64_t step_ms = n_tokens_before == 0 ? 0 : step_timeout_ms(e, n_tokens_before);
+    const int64_t timeout_ms = step_ms > least_ms ? step_ms : least_ms;
+    const base_status st =
+        step_plan_broadcast(e->plan, e->ranks, e->met ? timeout_ms : ENGINE_STEP_MS);
+    e->met = e->met || st == BASE_OK;
+    return st;
+}
+
+/* Runs what the broadcast plan says; PLAN_STOP needs nothing. */
+static base_status run_plan(engine *e)
+{
+    switch (e->plan->kind) {
+    case PLAN_STEP: return run_step(e);
+    case PLAN_IDLE: return run_heartbeat(e);
+    case PLAN_STOP: break;
+    }
+    return BASE_OK;
+}
+
+/* ---- rank 0 ---- */
+
+/* Takes what has come; waits for the first command only up to wait_us. */
+static base_status take_commands(engine *e, const engine_io *io, int64_t wait_us)
+{
+    base_status st = BASE_OK;
+    for (int32_t i = 0; i < MAX_COMMANDS; i++) {
+        const group_down *down = NULL;
+        BASE_TRY(st, out, io->next(io->ctx, i == 0 ? wait_us : 0, &down));
+        if (down == NULL) {
+            break;
+        }
+        lead_take(e->lead, io, down);
+    }
+
+out:
+    return st;
+}
+
+/* Puts the next plan into e->plan; waits while there is nothing to do and no heartbeat due. */
+static base_status next_plan(engine *e, const engine_io *io, const volatile sig_atomic_t *stop)
+{
+    base_status st = BASE_OK;
+    const int64_t heartbeat_us = base_now_us() + (int64_t)ENGINE_HEARTBEAT_MS * 1000;
+    int64_t wait_us = 0;
+
+    for (;;) {
+        BASE_TRY(st, out, take_commands(e, io, wait_us));
+        const int64_t now_us = base_now_us();
+        lead_report_load(e->lead, io, now_us);
+        if (*stop || lead_drained(e->lead)) {
+            step_plan_reset(e->plan, PLAN_STOP, ++e->step);
+            break;
+        }
+        if (lead_plan(e->lead, e->step + 1, e->plan)) {
+            e->step++;
+            break;
+        }
+        if (now_us >= heartbeat_us) {
+            step_plan_reset(e->plan, PLAN_IDLE, ++e->step);
+            break;
+        }
+        wait_us = heartbeat_us - now_us < IDLE_SLICE_US ? heartbeat_us - now_us : IDLE_SLICE_US;
+    }
+
+out:
+    return st;
+}
+
+static base_status run_lead(engine *e, const engine_io *io, const volatile sig_atomic_t *stop)
+{
+    base_status st = BASE_OK;
+    int32_t n_tokens = 0;
+    do {
+        BASE_TRY(st, out, next_plan(e, io, stop));
+        BASE_TRY(st, out, share_plan(e, n_tokens, ENGINE_PLAN_MS - ENGINE_HEARTBEAT_MS));
+        n_tokens = e->plan->n_tokens;
+        BASE_TRY(st, out, run_plan(e));
+        if (e->plan->kind == PLAN_STEP) {
+            lead_commit(e->lead, io, e->plan, e->logits, e->sampled);
+        }
+    } while (e->plan->kind != PLAN_STOP);
+
+out:
+    return st;
+}
+
+/* ---- the other ranks ---- */
+
+static base_status run_follower(engine *e, const volatile sig_atomic_t *stop)
+{
+    base_status st = BASE_OK;
+    int64_t stop_seen_us = 0;
+    int32_t n_tokens = 0;
+
+    do {
+        int64_t least_ms = ENGINE_PLAN_MS;
+        if (*stop) {
+            const int64_t now_us = base_now_us();
+            stop_seen_us = stop_seen_us == 0 ? now_us : stop_seen_us;
+            if (now_us - stop_seen_us > (int64_t)ENGINE_STOP_GRACE_MS * 1000) {
+                st = BASE_FAIL(BASE_CANCELLED, "told to stop, and rank 0 goes on");
+                goto out;
+            }
+            least_ms = ENGINE_STOP_GRACE_MS;
+        }
+        BASE_TRY(st, out, share_plan(e, n_tokens, least_ms));
+        n_tokens = e->plan->n_tokens;
+        BASE_TRY(st, out, run_plan(e));
+    } while (e->plan->kind != PLAN_STOP);
+
+out:
+    return st;
+}
+
+base_status engine_run(engine *e, const engine_io *io, const volatile sig_atomic_t *stop)
+{
+    const base_status st = e->rank == 0 ? run_lead(e, io, stop) : run_follower(e, stop);
+    if (st == BASE_OK) {
+        BASE_DEBUG("step loop ends after %" PRIu64 " plans", e->plan->step);
+    }
+    return st;
+}

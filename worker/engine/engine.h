@@ -1,0 +1,73 @@
+/* worker/engine/engine.h - one rank's step loop.
+ *
+ * Rank 0 holds the ledger and the scheduler, takes commands and emits events through engine_io; the
+ * other ranks follow plans.  Commands and events are the structs of group_codec.h, so the wire is one
+ * implementation of engine_io (attach.h) and a test script another.
+ *
+ * Events of a sequence: ADMITTED or REFUSED; PROGRESS after each part of its prompt; TOKENS for every token
+ * made, the one that ends it (end-of-sequence, stop id) included; ENDED.  LOAD counts sequences that
+ * have begun as running, admitted ones that have not as waiting.
+ * A replay (n_sent > 0) goes on as if it had never been interrupted.
+ * Ends when a DRAIN command came and nothing runs, when `stop` is set, or when a peer is lost.
+ * An idle group exchanges a heartbeat plan every ENGINE_HEARTBEAT_MS. */
+#ifndef WORKER_ENGINE_ENGINE_H
+#define WORKER_ENGINE_ENGINE_H
+
+#include "base/alloc.h"
+#include "base/status.h"
+#include "kernels/comm/comm.h"
+#include "kernels/kern.h"
+#include "kvshard/format.h"
+#include "kvshard/shard.h"
+#include "proto/group_codec.h"
+#include "worker/model/forward.h"
+#include "worker/model/model.h"
+
+#include <signal.h>
+#include <stdint.h>
+
+#define ENGINE_MAX_PREFILL_CHUNK (1 << 19)
+#define ENGINE_HEARTBEAT_MS      500
+#define ENGINE_STEP_MS           30000 /* deadline of one exchange inside the first step */
+#define ENGINE_MIN_STEP_MS       2000  /* and later: this, or 4 times what the step should take */
+#define ENGINE_PLAN_MS           2000  /* a plan must come within this: heartbeat and margin */
+#define ENGINE_STOP_GRACE_MS     500   /* a rank told to leave waits so long for rank 0's word */
+
+typedef struct engine_options {
+    int32_t max_batch; /* sequences at once, 1..1024: the number of slots */
+    int32_t
+        prefill_chunk; /* tokens of prefill in a step, a multiple of 128, up to ENGINE_MAX_PREFILL_CHUNK */
+    int64_t max_context; /* tokens of one sequence, prompt and output */
+    int32_t n_pages;     /* of each rank's pool */
+} engine_options;
+
+typedef struct engine_io {
+    void *ctx;
+    /* The next command, or *down_out = NULL after waiting at most wait_us (0: do not wait).  Valid until the
+     * next call.  A peer that went away is a CANCEL for each of its sequences. */
+    base_status (*next)(void *ctx, int64_t wait_us, const group_down **down_out);
+    /* Takes an event; must not block.  The event is borrowed. */
+    void (*emit)(void *ctx, const group_up *up);
+} engine_io;
+
+typedef struct engine engine;
+
+/* Everything is borrowed.  Collective: all ranks create with equal options.
+ * Errors: BAD_INPUT, NO_MEMORY, PEER_LOST. */
+BASE_MUST_CHECK base_status engine_create(const model *m, const kv_format *format, kern_ctx *ctx,
+                                          comm *ranks, const engine_options *options,
+                                          const base_alloc *mem, engine **engine_out);
+void engine_destroy(engine *e); /* NULL is allowed */
+
+/* What engine_create gives to cache and forward: for those who plan memory.  Pure. */
+void engine_limits(const engine_options *options, kv_shard_options *shard_out,
+                   forward_limits *forward_out);
+
+/* io on rank 0, NULL elsewhere.  stop may be set by a signal handler on any rank: rank 0 ends the group
+ * after its step, another rank waits ENGINE_STOP_GRACE_MS for that.
+ * Errors: PEER_LOST, DEVICE_LOST, BAD_INPUT (a broken plan: a bug), CANCELLED (told to stop, and rank 0 did not
+ * end the group in time). */
+BASE_MUST_CHECK base_status engine_run(engine *e, const engine_io *io,
+                                       const volatile sig_atomic_t *stop);
+
+#endif /* WORKER_ENGINE_ENGINE_H */

@@ -1,0 +1,314 @@
+#include "worker/engine/lead.h"
+
+#include "base/log.h"
+#include "worker/engine/ledger.h"
+#include "worker/engine/sampler.h"
+#include "worker/engine/scheduler.h"
+
+#include <assert.h>
+#include <inttypes.h>
+
+struct lead {
+    ledger *ledger;
+    sampler *sampler;
+    sched_seq *sched;       /* [max_batch] */
+    sched_pick *picks;      /* [max_batch] */
+    ledger_seq **step_seqs; /* [max_batch] behind the plan's sequences */
+    int32_t *used_blocks;   /* [n_ranks] */
+    int32_t n_ranks;
+    int32_t n_vocab;
+    int32_t prefill_chunk;
+    uint64_t n_steps;
+    int64_t load_reported_us;
+    bool load_changed;
+    bool draining;
+    base_alloc mem;
+};
+
+base_status lead_create(const engine_options *options, int32_t n_ranks, int32_t n_vocab,
+                        const base_alloc *mem, lead **lead_out)
+{
+    base_status st = BASE_OK;
+    const size_t n_seqs = (size_t)options->max_batch;
+    lead *l = mem->get(mem->ctx, sizeof *l);
+    if (l == NULL) {
+        st = BASE_FAIL(BASE_NO_MEMORY, "rank 0's step state");
+        goto out;
+    }
+    l->mem = *mem;
+    l->n_ranks = n_ranks;
+    l->n_vocab = n_vocab;
+    l->prefill_chunk = options->prefill_chunk;
+    l->load_changed = true;
+    const ledger_limits limits = {.n_ranks = n_ranks,
+                                  .n_slots = options->max_batch,
+                                  .n_pages = options->n_pages,
+                                  .n_vocab = n_vocab,
+                                  .max_context = options->max_context};
+    BASE_TRY(st, out, ledger_create(&limits, mem, &l->ledger));
+    BASE_TRY(st, out, sampler_create(n_vocab, mem, &l->sampler));
+    l->sched = mem->get(mem->ctx, n_seqs * sizeof *l->sched);
+    l->picks = mem->get(mem->ctx, n_seqs * sizeof *l->picks);
+    l->step_seqs = mem->get(mem->ctx, n_seqs * sizeof(ledger_seq *));
+    l->used_blocks = mem->get(mem->ctx, (size_t)n_ranks * sizeof *l->used_blocks);
+    if (l->sched == NULL || l->picks == NULL || l->step_seqs == NULL || l->used_blocks == NULL) {
+        st = BASE_FAIL(BASE_NO_MEMORY, "step state of %zu sequences", n_seqs);
+        goto out;
+    }
+    *lead_out = l;
+    l = NULL;
+
+out:
+    lead_destroy(l);
+    return st;
+}
+
+void lead_destroy(lead *l)
+{
+    if (l == NULL) {
+        return;
+    }
+    const base_alloc mem = l->mem;
+    mem.put(mem.ctx, l->used_blocks);
+    mem.put(mem.ctx, l->step_seqs);
+    mem.put(mem.ctx, l->picks);
+    mem.put(mem.ctx, l->sched);
+    sampler_destroy(l->sampler);
+    ledger_destroy(l->ledger);
+    mem.put(mem.ctx, l);
+}
+
+/* ---- commands ---- */
+
+static void refuse(const engine_io *io, uint64_t seq, bool retry, const char *reason)
+{
+    BASE_INFO("seq %" PRIu64 " refused%s: %s", seq, retry ? " for now" : "", reason);
+    const group_up up = {
+        .kind = GROUP_UP_REFUSED, .seq = seq, .retry = retry, .reason_text = base_view_of(reason)};
+    io->emit(io->ctx, &up);
+}
+
+static void admit(lead *l, const engine_io *io, const group_down *down)
+{
+    ledger_seq *s = NULL;
+
+    if (l->draining) {
+        refuse(io, down->seq, true, "the group is draining");
+        return;
+    }
+    switch (ledger_admit(l->ledger, down->seq, &down->admit, &s)) {
+    case BASE_OK: break;
+    case BASE_EXHAUSTED: refuse(io, down->seq, true, "no slot or blocks free now"); return;
+    case BASE_NO_MEMORY: refuse(io, down->seq, true, base_last_error()); return;
+    default: refuse(io, down->seq, false, base_last_error()); return;
+    }
+    l->load_changed = true;
+    BASE_DEBUG("seq %" PRIu64 " slot %d: %" PRId64 " prompt tokens, %d blocks from rank %d", s->seq,
+               s->slot, s->n_prompt, s->n_blocks, s->run.start_rank);
+    const group_up up = {.kind = GROUP_UP_ADMITTED, .seq = s->seq, .start_rank = s->run.start_rank};
+    io->emit(io->ctx, &up);
+}
+
+static void end(lead *l, const engine_io *io, ledger_seq *s, group_end_reason reason,
+                int32_t stop_id)
+{
+    ledger_used_blocks(l->ledger, s, l->used_blocks);
+    const group_up up = {.kind = GROUP_UP_ENDED,
+                         .seq = s->seq,
+                         .reason = reason,
+                         .stop_id = stop_id,
+                         .blocks_per_rank = l->used_blocks,
+                         .n_blocks_per_rank = (size_t)l->n_ranks};
+    BASE_DEBUG("seq %" PRIu64 " slot %d ends at %" PRId64 " tokens", s->seq, s->slot, s->position);
+    ledger_end(l->ledger, s);
+    l->load_changed = true;
+    io->emit(io->ctx, &up);
+}
+
+void lead_take(lead *l, const engine_io *io, const group_down *down)
+{
+    ledger_seq *s = NULL;
+
+    switch (down->kind) {
+    case GROUP_DOWN_ADMIT: admit(l, io, down); break;
+    case GROUP_DOWN_CANCEL:
+        s = ledger_find(l->ledger, down->seq);
+        if (s != NULL) { /* else it ended while the command travelled */
+            end(l, io, s, GROUP_END_CANCELLED, 0);
+        }
+        break;
+    case GROUP_DOWN_CREDIT:
+        s = ledger_find(l->ledger, down->seq);
+        if (s != NULL && s->credit < INT64_MAX - down->credit) {
+            s->credit += down->credit;
+        }
+        break;
+    case GROUP_DOWN_DRAIN: l->draining = true; break;
+    case GROUP_DOWN_WELCOME:
+    case GROUP_DOWN_PING: break;
+    }
+}
+
+bool lead_drained(const lead *l)
+{
+    return l->draining && ledger_n_running(l->ledger) == 0;
+}
+
+/* ---- a step ---- */
+
+static void plan_one(lead *l, step_plan *plan, ledger_seq *s, const sched_pick *pick)
+{
+    const int64_t end = s->position + pick->n_tokens;
+    assert(plan->n_seqs < plan->max_seqs && pick->n_tokens <= plan->max_tokens - plan->n_tokens);
+
+    l->step_seqs[plan->n_seqs] = s;
+    plan->seqs[plan->n_seqs++] = (plan_seq){.position = s->position,
+                                            .slot = s->slot,
+                                            .n_tokens = pick->n_tokens,
+                                            .first_token = plan->n_tokens,
+                                            .clears = s->position == 0,
+                                            .samples = pick->samples};
+    for (int64_t p = s->position; p < end; p++) {
+        plan->ids[plan->n_tokens++] = p < s->n_prompt ? s->prompt[p] : PLAN_LAST_TOKEN;
+    }
+    /* kv_blocks_of_tokens(p) is the first block that begins at p or later. */
+    const int32_t n_after = (int32_t)kv_blocks_of_tokens(end);
+    for (int32_t b = (int32_t)kv_blocks_of_tokens(s->position); b < n_after; b++) {
+        assert(b < s->n_blocks && plan->n_pages < plan->max_pages);
+        plan->pages[plan->n_pages++] = (plan_page){.slot = s->slot,
+                                                   .block = b,
+                                                   .rank = ledger_owner(l->ledger, s, b),
+                                                   .page = s->pages[b]};
+    }
+}
+
+bool lead_plan(lead *l, uint64_t step, step_plan *plan)
+{
+    ledger_seq *const *running = ledger_running(l->ledger);
+    const int32_t n_running = ledger_n_running(l->ledger);
+
+    for (int32_t i = 0; i < n_running; i++) {
+        const ledger_seq *s = running[i];
+        l->sched[i] = (sched_seq){s->position, s->n_prompt, s->credit > 0};
+    }
+    const int32_t n_picks = scheduler_choose(l->sched, n_running, l->prefill_chunk, l->picks);
+    if (n_picks == 0) {
+        return false;
+    }
+    step_plan_reset(plan, PLAN_STEP, step);
+    for (int32_t i = 0; i < n_picks; i++) {
+        plan_one(l, plan, running[l->picks[i].seq], &l->picks[i]);
+    }
+    return true;
+}
+
+void lead_sample(lead *l, const step_plan *plan, const float *logits, int32_t *ids_out)
+{
+    for (int32_t i = 0; i < plan->n_seqs; i++) {
+        if (!plan->seqs[i].samples) {
+            continue;
+        }
+        const ledger_seq *s = l->step_seqs[i];
+        *ids_out++ = sampler_pick(l->sampler, logits, &s->sampling, s->seen, 0,
+                                  s->position + plan->seqs[i].n_tokens);
+        logits += l->n_vocab;
+    }
+}
+
+static void report_token(lead *l, const engine_io *io, const ledger_seq *s, int32_t id,
+                         const float *logits)
+{
+    float logprob = 0.0f;
+    int32_t top_ids[INFERENCE_MAX_LOGPROBS];
+    float top_logprobs[INFERENCE_MAX_LOGPROBS];
+    group_up up = {.kind = GROUP_UP_TOKENS, .seq = s->seq, .ids = &id, .n_ids = 1};
+
+    if (s->logprobs > 0) {
+        const int32_t n_top = s->logprobs < l->n_vocab ? s->logprobs : l->n_vocab;
+        sampler_logprobs(l->sampler, logits, id, n_top, &logprob, top_ids, top_logprobs);
+        up.logprobs = &logprob;
+        up.n_top = n_top;
+        up.top_ids = top_ids;
+        up.top_logprobs = top_logprobs;
+    }
+    io->emit(io->ctx, &up);
+}
+
+static bool holds(const int32_t *ids, int32_t n, int32_t id)
+{
+    for (int32_t i = 0; i < n; i++) {
+        if (ids[i] == id) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* UNSPECIFIED: it goes on. */
+static group_end_reason reason_to_end(const ledger_seq *s, int32_t id)
+{
+    if (holds(s->eos_ids, s->n_eos_ids, id)) {
+        return GROUP_END_EOS;
+    }
+    if (holds(s->stop_ids, s->n_stop_ids, id)) {
+        return GROUP_END_STOP_TOKEN;
+    }
+    return s->n_left == 0 ? GROUP_END_LENGTH : GROUP_END_UNSPECIFIED;
+}
+
+void lead_commit(lead *l, const engine_io *io, const step_plan *plan, const float *logits,
+                 const int32_t *ids)
+{
+    l->n_steps++;
+    for (int32_t i = 0; i < plan->n_seqs; i++) {
+        ledger_seq *s = l->step_seqs[i];
+        const bool of_prompt = s->position < s->n_prompt;
+        if (s->position == 0) {
+            l->load_changed = true; /* it waits no more */
+        }
+        s->position += plan->seqs[i].n_tokens;
+        if (of_prompt) {
+            const group_up up = {.kind = GROUP_UP_PROGRESS,
+                                 .seq = s->seq,
+                                 .done = s->position,
+                                 .total = s->n_prompt};
+            io->emit(io->ctx, &up);
+        }
+        if (!plan->seqs[i].samples) {
+            continue;
+        }
+        const int32_t id = *ids++;
+        s->credit--;
+        s->n_left--;
+        ledger_mark_seen(s, id);
+        report_token(l, io, s, id, logits);
+        logits += l->n_vocab;
+        const group_end_reason reason = reason_to_end(s, id);
+        if (reason != GROUP_END_UNSPECIFIED) {
+            end(l, io, s, reason, reason == GROUP_END_LENGTH ? 0 : id);
+        }
+    }
+}
+
+void lead_report_load(lead *l, const engine_io *io, int64_t now_us)
+{
+    /* A tick early, because the loop looks only so often. */
+    const int64_t due_us = l->load_reported_us + (int64_t)(ENGINE_HEARTBEAT_MS - 100) * 1000;
+    if (!l->load_changed && now_us < due_us) {
+        return;
+    }
+    const int32_t n_running = ledger_n_running(l->ledger);
+    int32_t n_begun = 0;
+    for (int32_t i = 0; i < n_running; i++) {
+        n_begun += ledger_running(l->ledger)[i]->position > 0;
+    }
+    const group_up up = {.kind = GROUP_UP_LOAD,
+                         .running = n_begun,
+                         .waiting = n_running - n_begun,
+                         .blocks_free_per_rank = ledger_free_pages(l->ledger),
+                         .n_blocks_free = (size_t)l->n_ranks,
+                         .steps = l->n_steps};
+    l->load_changed = false;
+    l->load_reported_us = now_us;
+    io->emit(io->ctx, &up);
+}

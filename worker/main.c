@@ -1,0 +1,237 @@
+/* ropewalk-worker: one rank of a group.  Boot, step loop, exit code. */
+#include "base/log.h"
+#include "proto/rpc.h"
+#include "worker/boot/boot_mpi.h"
+#include "worker/boot/host.h"
+#include "worker/boot/sizes.h"
+#include "worker/engine/attach.h"
+#include "worker/engine/engine.h"
+#include "worker/engine/options.h"
+
+#include <math.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#define EXIT_USAGE 2
+
+static volatile sig_atomic_t stop_wanted;
+
+static void on_stop_signal(int signal_number)
+{
+    (void)signal_number;
+    stop_wanted = 1;
+}
+
+typedef struct rank {
+    boot_world world;
+    comm *ranks;
+    model *model;
+    kv_format *format;
+    kern_ctx *ctx;
+    engine *engine;
+    engine_options sizes;
+} rank;
+
+static void watch_signals(void)
+{
+    struct sigaction action = {.sa_handler = on_stop_signal};
+    (void)sigaction(SIGTERM, &action, NULL);
+    (void)sigaction(SIGINT, &action, NULL);
+    action.sa_handler = SIG_IGN; /* a lost peer is a return value */
+    (void)sigaction(SIGPIPE, &action, NULL);
+}
+
+/* What else must be equal on all ranks. */
+static base_status hash_sizes(const engine_options *sizes, base_hash *hash_out)
+{
+    base_hasher *hasher = NULL;
+    const base_status st = base_hasher_create(&hasher);
+    if (st == BASE_OK) {
+        base_hasher_add_u64(hasher, (uint64_t)sizes->max_batch);
+        base_hasher_add_u64(hasher, (uint64_t)sizes->prefill_chunk);
+        base_hasher_add_u64(hasher, (uint64_t)sizes->max_context);
+        *hash_out = base_hasher_end(hasher);
+    }
+    return st;
+}
+
+static base_status choose_sizes(rank *r, const worker_options *options)
+{
+    base_status st = BASE_OK;
+    int64_t memory_bytes = 0;
+    int64_t least = 0;
+    int32_t n_pages = 0;
+    base_hash hash;
+
+    BASE_TRY(st, out, host_memory_available(&memory_bytes));
+    const double share = (double)memory_bytes * options->kv_memory_fraction / r->world.n_local;
+    BASE_TRY(st, out,
+             sizes_pages(options, &r->model->config, r->format, r->world.n_ranks, (int64_t)share,
+                         &n_pages));
+    BASE_TRY(st, out, boot_least(r->ranks, n_pages, &least));
+    BASE_TRY(st, out,
+             sizes_engine(options, &r->model->config, r->world.n_ranks, (int32_t)least, &r->sizes));
+    BASE_TRY(st, out, hash_sizes(&r->sizes, &hash));
+    BASE_TRY(st, out, boot_compare(r->ranks, "command line", hash));
+
+out:
+    return st;
+}
+
+static base_status make_rank(rank *r, const worker_options *options)
+{
+    base_status st = BASE_OK;
+    const int32_t n_threads =
+        options->n_threads > 0 ? options->n_threads : host_threads(r->world.n_local);
+
+    BASE_TRY(st, out,
+             r->world.n_ranks == 1 ? comm_self_create(&base_heap, &r->ranks)
+                                   : comm_mpi_create(&base_heap, &r->ranks));
+    BASE_TRY(st, out, model_open(options->model, &base_heap, &r->model));
+    BASE_TRY(st, out, boot_compare(r->ranks, "model", r->model->hash));
+    const model_config *c = &r->model->config;
+    const kv_shape shape = {c->n_layers, c->n_kv_heads, c->head_dim};
+    BASE_TRY(st, out, kv_format_create(&options->policy, &shape, &base_heap, &r->format));
+    BASE_TRY(st, out, boot_compare(r->ranks, "kv policy", r->format->policy_hash));
+    BASE_TRY(st, out, choose_sizes(r, options));
+    BASE_TRY(st, out, kern_ctx_create_cpu(n_threads, &base_heap, &r->ctx));
+    BASE_TRY(
+        st, out,
+        engine_create(r->model, r->format, r->ctx, r->ranks, &r->sizes, &base_heap, &r->engine));
+    BASE_INFO("ready: %s, %d threads, %d pages of %lld bytes, %d sequences of %lld tokens",
+              r->model->name, n_threads, r->sizes.n_pages, (long long)r->format->page_bytes,
+              r->sizes.max_batch, (long long)r->sizes.max_context);
+
+out:
+    return st;
+}
+
+static void end_rank(rank *r)
+{
+    engine_destroy(r->engine);
+    kern_ctx_destroy(r->ctx);
+    kv_format_destroy(r->format);
+    model_close(r->model);
+    comm_destroy(r->ranks);
+}
+
+static base_status attach_rank(const rank *r, const char *coordinator, attach **attach_out)
+{
+    const model_config *c = &r->model->config;
+    char model_hash[BASE_HASH_TEXT_BYTES];
+    char policy_hash[BASE_HASH_TEXT_BYTES];
+    char policy[KV_MAX_POLICY_TEXT];
+    int64_t blocks[GROUP_MAX_RANKS];
+    base_hash tokenizer;
+    base_hasher *hasher = NULL;
+
+    base_status st = base_hasher_create(&hasher);
+    if (st != BASE_OK) {
+        return st;
+    }
+    base_hasher_add(hasher, r->model->tokenizer_json.data, r->model->tokenizer_json.n_bytes);
+    tokenizer = base_hasher_end(hasher);
+    base_hash_text(r->model->hash, model_hash);
+    base_hash_text(r->format->policy_hash, policy_hash);
+    kv_policy_text(&r->format->policy, policy);
+    for (int32_t i = 0; i < r->world.n_ranks; i++) {
+        blocks[i] = r->sizes.n_pages;
+    }
+    const group_hello hello = {
+        .protocol = GROUP_PROTOCOL,
+        .page_format = KV_PAGE_FORMAT_VERSION,
+        .build = base_view_of(ROPEWALK_BUILD),
+        .model = base_view_of(r->model->name),
+        .model_hash = base_view_of(model_hash),
+        .policy = base_view_of(policy),
+        .policy_hash = base_view_of(policy_hash),
+        .ranks = r->world.n_ranks,
+        .max_context = r->sizes.max_context,
+        .max_batch = r->sizes.max_batch,
+        .vocab_size = c->n_vocab,
+        .n_layers = c->n_layers,
+        .n_heads = c->n_heads,
+        .n_kv_heads = c->n_kv_heads,
+        .head_dim = c->head_dim,
+        .k_bits_per_element = r->format->k_bits_per_element,
+        .v_bits_per_element = r->format->v_bits_per_element,
+        .bytes_per_token = llround(kv_format_bytes_per_token(r->format)),
+        .bytes_per_page = r->format->page_bytes,
+        .blocks_total_per_rank = blocks,
+        .tokenizer_json = r->model->tokenizer_json,
+        .tokenizer_sha256 = {(const char *)tokenizer.bytes, sizeof tokenizer.bytes},
+        .generation_config_json = r->model->generation_config_json,
+        .eos_ids = c->eos_ids,
+        .n_eos_ids = (size_t)c->n_eos_ids,
+    };
+    return attach_create(coordinator, &hello, &base_heap, attach_out);
+}
+
+/* gRPC starts here, on rank 0 only: after MPI, and nothing forks later. */
+static base_status run_rank_0(const rank *r, const char *coordinator)
+{
+    base_status st = BASE_OK;
+    attach *a = NULL;
+
+    rpc_init();
+    BASE_TRY(st, out, attach_rank(r, coordinator, &a));
+    const engine_io io = attach_io(a);
+    BASE_TRY(st, out, engine_run(r->engine, &io, &stop_wanted));
+
+out:
+    if (base_status_scope(st) != BASE_SCOPE_WORLD) {
+        attach_destroy(a);
+        rpc_shutdown();
+    }
+    return st;
+}
+
+/* The job cannot go on.  Neither MPI nor a stuck stream may hold us: mpirun ends the other ranks. */
+static _Noreturn void leave(base_status st)
+{
+    BASE_ERROR("leaving: %s (%s)", base_status_text(st), base_last_error());
+    _exit(EXIT_FAILURE);
+}
+
+int main(int argc, char **argv)
+{
+    worker_options options;
+    rank r = {.ranks = NULL};
+    const boot_launch launch = {.slurm_ntasks = getenv("SLURM_NTASKS"),
+                                .ompi_world_size = getenv("OMPI_COMM_WORLD_SIZE"),
+                                .pmix_rank = getenv("PMIX_RANK")};
+    char who[48] = "worker";
+
+    base_log_init(who, BASE_LOG_INFO);
+    if (worker_options_parse(argc, (const char **)argv, &options) != BASE_OK) {
+        (void)fprintf(stderr, "ropewalk-worker: %s\ntry --help\n", base_last_error());
+        return EXIT_USAGE;
+    }
+    if (options.help) {
+        (void)fputs(worker_options_help(), stdout);
+        return EXIT_SUCCESS;
+    }
+    base_status st = boot_mpi_start(&launch, &r.world);
+    if (st != BASE_OK) {
+        BASE_ERROR("%s", base_last_error());
+        return EXIT_FAILURE;
+    }
+    (void)snprintf(who, sizeof who, "worker rank %d", r.world.rank);
+    base_log_init(who, options.log_level);
+    watch_signals();
+
+    st = make_rank(&r, &options);
+    if (st == BASE_OK) {
+        st = r.world.rank == 0 ? run_rank_0(&r, options.coordinator)
+                               : engine_run(r.engine, NULL, &stop_wanted);
+    }
+    if (st != BASE_OK) {
+        leave(st);
+    }
+    BASE_INFO("leaving: %s", stop_wanted ? "told to stop" : "drained");
+    end_rank(&r);
+    boot_mpi_end();
+    return EXIT_SUCCESS;
+}

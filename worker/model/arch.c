@@ -1,0 +1,12 @@
+#include "worker/model/arch.h"
+
+static const arch *const table[] = {
+#define X(NAME, name, model_type, class_name) &arch_##name,
+#include "worker/model/archs.def"
+#undef X
+};
+
+const arch *arch_of(model_arch id)
+{
+    return table[id];
+}

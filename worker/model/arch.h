@@ -1,0 +1,25 @@
+/* worker/model/arch.h - what an architecture provides: how its weights are called, and its layer.
+ *
+ * A new one is a line in archs.def and a file arch_<name>.c made of the blocks of block.h. */
+#ifndef WORKER_MODEL_ARCH_H
+#define WORKER_MODEL_ARCH_H
+
+#include "base/status.h"
+#include "worker/model/block.h"
+#include "worker/model/model.h"
+#include "worker/model/weights.h"
+
+typedef struct arch {
+    /* Fills m's embedding, final_norm and head, and layers [L].  Errors: BAD_FILE. */
+    base_status (*bind)(weights *w, model *m, model_layer *layers);
+    /* Takes the residual b->scratch->x [T, C] through one layer.  Errors: as of the ops and comm. */
+    base_status (*run_layer)(const block_step *b, const block_layer *layer);
+} arch;
+
+#define X(NAME, name, model_type, class_name) extern const arch arch_##name;
+#include "worker/model/archs.def"
+#undef X
+
+const arch *arch_of(model_arch id);
+
+#endif /* WORKER_MODEL_ARCH_H */

@@ -1,0 +1,44 @@
+/* worker/model/block.h - the parts that layers are built from.
+ *
+ * Each block reads the residual scratch->x [T, C], and adds its output to it.  Numbers are f32, weights
+ * are read as they are on disk.  Errors: what the ops and the exchange return. */
+#ifndef WORKER_MODEL_BLOCK_H
+#define WORKER_MODEL_BLOCK_H
+
+#include "base/status.h"
+#include "kernels/comm/comm.h"
+#include "kernels/kern.h"
+#include "kvshard/shard.h"
+#include "worker/model/model.h"
+#include "worker/model/scratch.h"
+
+typedef struct block_step { /* the same for all layers of a step */
+    kern_ctx *ctx;
+    comm *ranks;
+    int64_t timeout_ms; /* of the exchange */
+    const model_config *config;
+    const kv_step *step;
+    const scratch *scratch;
+} block_step;
+
+typedef struct block_layer {
+    const model_layer *weights;
+    const kern_head_format *formats; /* [Hkv] */
+    const kern_open *opens;          /* [step->n_opens] */
+} block_layer;
+
+/* norm, q/k/v, RoPE, the cache, attention over all ranks, output projection.  Collective. */
+BASE_MUST_CHECK base_status block_attn_run(const block_step *b, const block_layer *layer);
+
+/* norm, SwiGLU MLP. */
+BASE_MUST_CHECK base_status block_mlp_run(const block_step *b, const block_layer *layer);
+
+/* y [T, n] = x [T, k] w^T, or y += it. */
+BASE_MUST_CHECK base_status block_gemm(kern_ctx *ctx, const float *x, int32_t n_rows, int32_t k,
+                                       const model_tensor *w, int32_t n, bool accumulate, float *y);
+
+/* y [T, C] = normalised x [T, C]. */
+BASE_MUST_CHECK base_status block_norm(kern_ctx *ctx, const model_config *config, const float *x,
+                                       int32_t n_rows, const model_tensor *weight, float *y);
+
+#endif /* WORKER_MODEL_BLOCK_H */

@@ -1,0 +1,138 @@
+#include "worker/model/block.h"
+
+#include <math.h>
+
+static base_status rope(const block_step *b, float *x, int32_t n_heads)
+{
+    const kern_rope_args args = {
+        .x = x,
+        .positions = b->step->positions,
+        .inv_freq = b->scratch->inv_freq,
+        .n_tokens = b->step->n_tokens,
+        .n_heads = n_heads,
+        .head_dim = b->config->head_dim,
+        .x_stride = n_heads * b->config->head_dim,
+    };
+    return kern_rope(b->ctx, &args);
+}
+
+static base_status basis(const block_step *b, const block_layer *layer, float *x, bool v_side,
+                         bool inverse)
+{
+    const kern_basis_args args = {
+        .x = x,
+        .formats = layer->formats,
+        .n_tokens = b->step->n_tokens,
+        .n_heads = b->config->n_heads,
+        .n_kv_heads = b->config->n_kv_heads,
+        .head_dim = b->config->head_dim,
+        .v_side = v_side,
+        .inverse = inverse,
+    };
+    return kern_basis(b->ctx, &args);
+}
+
+/* k and v go into the rows of the blocks that this rank owns; blocks that are full now become pages
+ * before anything attends, so that what a query sees does not depend on the step's size. */
+static base_status store(const block_step *b, const block_layer *layer)
+{
+    const kv_step *step = b->step;
+    const kern_append_args append = {
+        .k = b->scratch->k,
+        .v = b->scratch->v,
+        .positions = step->positions,
+        .dest = step->dest,
+        .opens = layer->opens,
+        .formats = layer->formats,
+        .n_tokens = step->n_tokens,
+        .n_kv_heads = b->config->n_kv_heads,
+        .head_dim = b->config->head_dim,
+        .n_opens = step->n_opens,
+    };
+    const kern_pack_args pack = {
+        .packs = step->packs,
+        .opens = layer->opens,
+        .formats = layer->formats,
+        .pages = step->pages,
+        .page_stride = step->page_stride,
+        .n_packs = step->n_packs,
+        .n_opens = step->n_opens,
+        .n_pages = step->n_pages_total,
+        .n_kv_heads = b->config->n_kv_heads,
+    };
+    const base_status st = kern_append(b->ctx, &append);
+    return st == BASE_OK ? kern_pack_pages(b->ctx, &pack) : st;
+}
+
+/* Partial attention over this rank's positions, written to its place among the partials. */
+static base_status attend(const block_step *b, const block_layer *layer, float *mine)
+{
+    const kv_step *step = b->step;
+    const model_config *c = b->config;
+    const kern_attn_args args = {
+        .q = b->scratch->q,
+        .o = mine,
+        .lse = mine + (int64_t)step->n_tokens * c->n_heads * c->head_dim,
+        .seqs = step->seqs,
+        .page_list = step->page_list,
+        .opens = layer->opens,
+        .formats = layer->formats,
+        .pages = step->pages,
+        .page_stride = step->page_stride,
+        .n_pages_total = step->n_pages_total,
+        .n_seqs = step->n_seqs,
+        .n_page_list = step->n_page_list,
+        .n_opens = step->n_opens,
+        .n_tokens = step->n_tokens,
+        .n_heads = c->n_heads,
+        .n_kv_heads = c->n_kv_heads,
+        .head_dim = c->head_dim,
+        .scale = (float)(1.0 / sqrt((double)c->head_dim)),
+    };
+    return kern_attn(b->ctx, &args);
+}
+
+/* Every rank's partials reach every rank, and each merges them in the same order. */
+static base_status merge(const block_step *b, const float *mine, int64_t rank_stride)
+{
+    const scratch *s = b->scratch;
+    const kern_merge_args args = {
+        .partials = s->partials,
+        .rank_stride = rank_stride,
+        .o = s->attn,
+        .n_ranks = comm_size(b->ranks),
+        .rows = b->step->n_tokens * b->config->n_heads,
+        .head_dim = b->config->head_dim,
+    };
+    const base_status st = comm_all_gather(b->ranks, mine, s->partials,
+                                           (size_t)rank_stride * sizeof(float), b->timeout_ms);
+    return st == BASE_OK ? kern_merge(b->ctx, &args) : st;
+}
+
+base_status block_attn_run(const block_step *b, const block_layer *layer)
+{
+    const model_config *c = b->config;
+    const model_layer *w = layer->weights;
+    const scratch *s = b->scratch;
+    const int32_t n = b->step->n_tokens;
+    const int32_t q_width = c->n_heads * c->head_dim;
+    const int32_t kv_width = c->n_kv_heads * c->head_dim;
+    const int64_t rank_stride = (int64_t)n * (q_width + c->n_heads);
+    float *const mine = s->partials + comm_rank(b->ranks) * rank_stride;
+    base_status st = BASE_OK;
+
+    BASE_TRY(st, out, block_norm(b->ctx, c, s->x, n, &w->attn_norm, s->h));
+    BASE_TRY(st, out, block_gemm(b->ctx, s->h, n, c->width, &w->q, q_width, false, s->q));
+    BASE_TRY(st, out, block_gemm(b->ctx, s->h, n, c->width, &w->k, kv_width, false, s->k));
+    BASE_TRY(st, out, block_gemm(b->ctx, s->h, n, c->width, &w->v, kv_width, false, s->v));
+    BASE_TRY(st, out, rope(b, s->q, c->n_heads));
+    BASE_TRY(st, out, rope(b, s->k, c->n_kv_heads));
+    BASE_TRY(st, out, store(b, layer));
+    BASE_TRY(st, out, basis(b, layer, s->q, false, false));
+    BASE_TRY(st, out, attend(b, layer, mine));
+    BASE_TRY(st, out, merge(b, mine, rank_stride));
+    BASE_TRY(st, out, basis(b, layer, s->attn, true, true));
+    BASE_TRY(st, out, block_gemm(b->ctx, s->attn, n, q_width, &w->o, c->width, true, s->x));
+out:
+    return st;
+}

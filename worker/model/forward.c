@@ -1,0 +1,194 @@
+#include "worker/model/forward.h"
+
+#include "worker/model/arch.h"
+#include "worker/model/scratch.h"
+
+#include <string.h>
+
+#define MAX_SAMPLES (1 << 20)
+
+struct forward {
+    const model *model;
+    const kv_format *format;
+    kern_ctx *ctx;
+    comm *ranks;
+    forward_limits limits;
+    scratch scratch;
+    base_alloc mem;
+};
+
+static scratch_limits scratch_limits_of(const forward_limits *limits, int32_t n_ranks)
+{
+    const scratch_limits l = {
+        .n_tokens = limits->max_step_tokens,
+        .n_samples = limits->max_samples,
+        .n_ranks = n_ranks,
+    };
+    return l;
+}
+
+static base_status limits_check(const model *m, const kv_format *format,
+                                const forward_limits *limits)
+{
+    if (limits->max_step_tokens < 1 || limits->max_step_tokens > SCRATCH_MAX_TOKENS) {
+        return BASE_FAIL(BASE_BAD_INPUT, "max_step_tokens %d, allowed 1..%d",
+                         limits->max_step_tokens, SCRATCH_MAX_TOKENS);
+    }
+    if (limits->max_samples < 1 || limits->max_samples > MAX_SAMPLES) {
+        return BASE_FAIL(BASE_BAD_INPUT, "max_samples %d, allowed 1..%d", limits->max_samples,
+                         MAX_SAMPLES);
+    }
+    if (limits->timeout_ms < 1) {
+        return BASE_FAIL(BASE_BAD_INPUT, "timeout_ms %lld, at least 1",
+                         (long long)limits->timeout_ms);
+    }
+    const kv_shape *s = &format->shape;
+    const model_config *c = &m->config;
+    if (s->n_layers != c->n_layers || s->n_kv_heads != c->n_kv_heads ||
+        s->head_dim != c->head_dim) {
+        return BASE_FAIL(
+            BASE_BAD_INPUT, "cache of %d layers, %d KV heads of %d; the model has %d, %d of %d",
+            s->n_layers, s->n_kv_heads, s->head_dim, c->n_layers, c->n_kv_heads, c->head_dim);
+    }
+    return BASE_OK;
+}
+
+base_status forward_create(const model *m, const kv_format *format, kern_ctx *ctx, comm *ranks,
+                           const forward_limits *limits, const base_alloc *mem,
+                           forward **forward_out)
+{
+    base_status st = BASE_OK;
+    forward *f = NULL;
+
+    BASE_TRY(st, out, limits_check(m, format, limits));
+    f = mem->get(mem->ctx, sizeof *f);
+    if (f == NULL) {
+        st = BASE_FAIL(BASE_NO_MEMORY, "forward");
+        goto out;
+    }
+    f->mem = *mem;
+    f->model = m;
+    f->format = format;
+    f->ctx = ctx;
+    f->ranks = ranks;
+    f->limits = *limits;
+    const scratch_limits sizes = scratch_limits_of(limits, comm_size(ranks));
+    BASE_TRY(st, out, scratch_init(&f->scratch, &m->config, &sizes, mem));
+    *forward_out = f;
+    f = NULL;
+
+out:
+    forward_destroy(f);
+    return st;
+}
+
+void forward_destroy(forward *f)
+{
+    if (f == NULL) {
+        return;
+    }
+    const base_alloc mem = f->mem;
+    scratch_reset(&f->scratch);
+    mem.put(mem.ctx, f);
+}
+
+void forward_set_timeout(forward *f, int64_t timeout_ms)
+{
+    f->limits.timeout_ms = timeout_ms;
+}
+
+int64_t forward_scratch_bytes(const model_config *config, const forward_limits *limits,
+                              int32_t n_ranks)
+{
+    const scratch_limits sizes = scratch_limits_of(limits, n_ranks);
+    const int64_t n_bytes = scratch_bytes(config, &sizes);
+    const int64_t own_bytes = (int64_t)sizeof(forward);
+    return n_bytes > INT64_MAX - own_bytes ? INT64_MAX : n_bytes + own_bytes;
+}
+
+static base_status step_check(const forward *f, const kv_step *step, const int32_t *sample_rows,
+                              int32_t n_samples)
+{
+    if (step->n_tokens < 0 || step->n_tokens > f->limits.max_step_tokens) {
+        return BASE_FAIL(BASE_BAD_INPUT, "step of %d tokens, limit %d", step->n_tokens,
+                         f->limits.max_step_tokens);
+    }
+    if (n_samples < 0 || n_samples > f->limits.max_samples) {
+        return BASE_FAIL(BASE_BAD_INPUT, "%d sample rows, limit %d", n_samples,
+                         f->limits.max_samples);
+    }
+    for (int32_t i = 0; i < n_samples; i++) {
+        if (sample_rows[i] < 0 || sample_rows[i] >= step->n_tokens) {
+            return BASE_FAIL(BASE_BAD_INPUT, "sample row %d in a step of %d tokens", sample_rows[i],
+                             step->n_tokens);
+        }
+    }
+    return BASE_OK;
+}
+
+static base_status embed(const forward *f, const int32_t *ids, int32_t n_tokens)
+{
+    const model_config *c = &f->model->config;
+    const kern_embed_args args = {
+        .ids = ids,
+        .table = f->model->embedding.data,
+        .y = f->scratch.x,
+        .n_tokens = n_tokens,
+        .n_vocab = c->n_vocab,
+        .width = c->width,
+        .dtype = f->model->embedding.dtype,
+    };
+    return kern_embed(f->ctx, &args);
+}
+
+/* Final norm and head, only for the rows that are asked for. */
+static base_status head(const forward *f, const int32_t *sample_rows, int32_t n_samples,
+                        float *logits_out)
+{
+    const model_config *c = &f->model->config;
+    const scratch *s = &f->scratch;
+    const size_t row_bytes = (size_t)c->width * sizeof(float);
+    for (int32_t i = 0; i < n_samples; i++) {
+        memcpy(s->sample + (int64_t)i * c->width, s->x + (int64_t)sample_rows[i] * c->width,
+               row_bytes);
+    }
+    const base_status st =
+        block_norm(f->ctx, c, s->sample, n_samples, &f->model->final_norm, s->sample);
+    return st != BASE_OK ? st
+                         : block_gemm(f->ctx, s->sample, n_samples, c->width, &f->model->head,
+                                      c->n_vocab, false, logits_out);
+}
+
+base_status forward_step(forward *f, kv_shard *shard, const kv_step *step, const int32_t *ids,
+                         const int32_t *sample_rows, int32_t n_samples, float *logits_out)
+{
+    base_status st = BASE_OK;
+    const block_step b = {
+        .ctx = f->ctx,
+        .ranks = f->ranks,
+        .timeout_ms = f->limits.timeout_ms,
+        .config = &f->model->config,
+        .step = step,
+        .scratch = &f->scratch,
+    };
+    const arch *a = arch_of(f->model->config.arch);
+
+    BASE_TRY(st, out, step_check(f, step, sample_rows, n_samples));
+    if (step->n_tokens == 0) {
+        goto out;
+    }
+    BASE_TRY(st, out, embed(f, ids, step->n_tokens));
+    for (int32_t i = 0; i < f->model->config.n_layers; i++) {
+        const block_layer layer = {
+            .weights = &f->model->layers[i],
+            .formats = kv_format_layer(f->format, i),
+            .opens = kv_shard_layer_opens(shard, i),
+        };
+        BASE_TRY(st, out, a->run_layer(&b, &layer));
+    }
+    if (logits_out != NULL && n_samples > 0) {
+        BASE_TRY(st, out, head(f, sample_rows, n_samples, logits_out));
+    }
+out:
+    return st;
+}

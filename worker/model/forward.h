@@ -1,0 +1,44 @@
+/* worker/model/forward.h - one step of the model on this rank: token ids in, logits out.
+ *
+ * Every rank calls it with the same step; each attends over its own blocks and the partials are
+ * merged by one exchange a layer.  Prefill and decode are the same code.
+ * Memory.   All scratch is made at create, sized by the limits; a step allocates nothing.
+ * Threads.  One owner: the step loop. */
+#ifndef WORKER_MODEL_FORWARD_H
+#define WORKER_MODEL_FORWARD_H
+
+#include "kernels/comm/comm.h"
+#include "kernels/kern.h"
+#include "kvshard/format.h"
+#include "kvshard/shard.h"
+#include "worker/model/model.h"
+
+typedef struct forward forward;
+
+typedef struct forward_limits {
+    int32_t max_step_tokens; /* T */
+    int32_t max_samples;     /* rows of logits a step may ask for */
+    int64_t timeout_ms;      /* of each exchange */
+} forward_limits;
+
+/* Everything is borrowed and must outlive the forward.  Errors: BAD_INPUT, NO_MEMORY. */
+BASE_MUST_CHECK base_status forward_create(const model *m, const kv_format *format, kern_ctx *ctx,
+                                           comm *ranks, const forward_limits *limits,
+                                           const base_alloc *mem, forward **forward_out);
+void forward_destroy(forward *f); /* NULL is allowed */
+/* Of each exchange of the steps that follow; starts as limits->timeout_ms. */
+void forward_set_timeout(forward *f, int64_t timeout_ms);
+/* Bytes of scratch that create takes. */
+int64_t forward_scratch_bytes(const model_config *config, const forward_limits *limits,
+                              int32_t n_ranks);
+
+/* Runs a step that kv_shard_begin_step laid out.
+ *   ids         [step->n_tokens]
+ *   sample_rows [n_samples]  tokens of the step whose next-token logits are wanted
+ *   logits_out  [n_samples, V] f32 on the ranks that want them; NULL: the head is skipped
+ * Errors: BAD_INPUT, PEER_LOST, DEVICE_LOST. */
+BASE_MUST_CHECK base_status forward_step(forward *f, kv_shard *shard, const kv_step *step,
+                                         const int32_t *ids, const int32_t *sample_rows,
+                                         int32_t n_samples, float *logits_out);
+
+#endif /* WORKER_MODEL_FORWARD_H */

@@ -1,0 +1,186 @@
+#include "worker/model/model.h"
+
+#include "base/file.h"
+#include "worker/model/arch.h"
+#include "worker/model/model_hash.h"
+#include "worker/model/safetensors.h"
+#include "worker/model/weights.h"
+
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define MAX_TOKENIZER_BYTES ((size_t)64 << 20)
+
+typedef struct model_data { /* what model.data owns */
+    base_map weights;
+    char *tokenizer_json;
+    char *generation_config_json;
+    char *name;
+    model_layer *layers;
+} model_data;
+
+static base_status path_make(const char *folder, const char *file, char path_out[PATH_MAX])
+{
+    const int n = snprintf(path_out, PATH_MAX, "%s/%s", folder, file);
+    if (n < 0 || n >= PATH_MAX) {
+        return BASE_FAIL(BASE_NOT_FOUND, "%.200s...: path longer than %d bytes", folder, PATH_MAX);
+    }
+    return BASE_OK;
+}
+
+static base_status file_read(const char *folder, const char *file, size_t max_bytes,
+                             const base_alloc *mem, char **bytes_out, base_view *view_out)
+{
+    char path[PATH_MAX];
+    base_status st = path_make(folder, file, path);
+    if (st == BASE_OK) {
+        st = base_file_read(path, max_bytes, mem, bytes_out, &view_out->n_bytes);
+    }
+    if (st == BASE_OK) {
+        view_out->data = *bytes_out;
+    }
+    return st;
+}
+
+/* Last part of the path; of the resolved path where that says nothing ("." or "models/.."). */
+static base_status name_make(const char *folder, const base_alloc *mem, char **name_out)
+{
+    char resolved[PATH_MAX];
+    const char *path = folder;
+    for (int32_t attempt = 0;; attempt++) {
+        size_t end = strlen(path);
+        while (end > 0 && path[end - 1] == '/') {
+            end--;
+        }
+        size_t begin = end;
+        while (begin > 0 && path[begin - 1] != '/') {
+            begin--;
+        }
+        const size_t n = end - begin;
+        const bool says_nothing = n == 0 || (n == 1 && path[begin] == '.') ||
+                                  (n == 2 && memcmp(path + begin, "..", 2) == 0);
+        if (says_nothing && attempt == 0 && realpath(folder, resolved) != NULL) {
+            path = resolved;
+            continue;
+        }
+        char *name = mem->get(mem->ctx, n + 1);
+        if (name == NULL) {
+            return BASE_FAIL(BASE_NO_MEMORY, "model name of %zu bytes", n);
+        }
+        memcpy(name, path + begin, n);
+        *name_out = name;
+        return BASE_OK;
+    }
+}
+
+static base_status config_read(const char *folder, const base_alloc *mem, model *m,
+                               model_data *data)
+{
+    base_view config_json = {NULL, 0};
+    char *bytes = NULL;
+    base_status st = file_read(folder, "generation_config.json", MODEL_MAX_CONFIG_BYTES, mem,
+                               &data->generation_config_json, &m->generation_config_json);
+    if (st == BASE_OK || st == BASE_NOT_FOUND) {
+        st = file_read(folder, "config.json", MODEL_MAX_CONFIG_BYTES, mem, &bytes, &config_json);
+    }
+    if (st == BASE_OK) {
+        st = model_config_parse(config_json, m->generation_config_json, &m->config);
+    }
+    mem->put(mem->ctx, bytes);
+    return st;
+}
+
+/* The directory starts after the 8 bytes of its length; the first tensor follows it. */
+static size_t header_bytes(const safetensors_index *index, size_t n_file_bytes)
+{
+    size_t n = n_file_bytes;
+    for (int32_t i = 0; i < index->n_entries; i++) {
+        n = index->entries[i].begin < n ? index->entries[i].begin : n;
+    }
+    return n;
+}
+
+static base_status weights_bind(const char *folder, const base_alloc *mem, model *m,
+                                model_data *data)
+{
+    base_status st = BASE_OK;
+    safetensors_index *index = NULL;
+    weights w = {0};
+    char path[PATH_MAX];
+
+    BASE_TRY(st, out, path_make(folder, "model.safetensors", path));
+    BASE_TRY(st, out, base_map_open(path, &data->weights));
+    BASE_TRY(st, out,
+             safetensors_parse(data->weights.bytes, data->weights.n_bytes, path, mem, &index));
+    w.index = index;
+    w.bytes = data->weights.bytes;
+    w.what = path;
+    w.used = mem->get(mem->ctx, (size_t)index->n_entries + 1);
+    data->layers = mem->get(mem->ctx, (size_t)m->config.n_layers * sizeof *data->layers);
+    if (w.used == NULL || data->layers == NULL) {
+        st = BASE_FAIL(BASE_NO_MEMORY, "%s: table of %d layers", path, m->config.n_layers);
+        goto out;
+    }
+    m->layers = data->layers;
+    BASE_TRY(st, out, arch_of(m->config.arch)->bind(&w, m, data->layers));
+    weights_warn_unused(&w);
+    BASE_TRY(st, out,
+             model_hash_compute(&m->config, &data->weights,
+                                header_bytes(index, data->weights.n_bytes), m->tokenizer_json,
+                                &m->hash));
+
+out:
+    mem->put(mem->ctx, w.used);
+    safetensors_free(index);
+    return st;
+}
+
+base_status model_open(const char *folder, const base_alloc *mem, model **model_out)
+{
+    base_status st = BASE_OK;
+    model *m = mem->get(mem->ctx, sizeof *m);
+    if (m == NULL) {
+        st = BASE_FAIL(BASE_NO_MEMORY, "model");
+        goto out;
+    }
+    m->mem = *mem;
+    model_data *data = mem->get(mem->ctx, sizeof *data);
+    if (data == NULL) {
+        st = BASE_FAIL(BASE_NO_MEMORY, "model");
+        goto out;
+    }
+    m->data = data;
+    BASE_TRY(st, out, name_make(folder, mem, &data->name));
+    m->name = data->name;
+    BASE_TRY(st, out, config_read(folder, mem, m, data));
+    BASE_TRY(st, out,
+             file_read(folder, "tokenizer.json", MAX_TOKENIZER_BYTES, mem, &data->tokenizer_json,
+                       &m->tokenizer_json));
+    BASE_TRY(st, out, weights_bind(folder, mem, m, data));
+    *model_out = m;
+    m = NULL;
+
+out:
+    model_close(m);
+    return st;
+}
+
+void model_close(model *m)
+{
+    if (m == NULL) {
+        return;
+    }
+    const base_alloc mem = m->mem;
+    model_data *data = m->data;
+    if (data != NULL) {
+        base_map_close(&data->weights);
+        mem.put(mem.ctx, data->tokenizer_json);
+        mem.put(mem.ctx, data->generation_config_json);
+        mem.put(mem.ctx, data->name);
+        mem.put(mem.ctx, data->layers);
+        mem.put(mem.ctx, data);
+    }
+    mem.put(mem.ctx, m);
+}

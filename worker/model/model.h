@@ -1,0 +1,53 @@
+/* worker/model/model.h - a model folder, opened: configuration, mapped weights, tokenizer files.
+ *
+ * Folder as downloaded: config.json, model.safetensors, tokenizer.json, generation_config.json
+ * (the last may be missing).  Weights stay where they are mapped: ranks of one host share the page cache.
+ * Immutable after open; any thread reads it. */
+#ifndef WORKER_MODEL_MODEL_H
+#define WORKER_MODEL_MODEL_H
+
+#include "base/alloc.h"
+#include "base/dtype.h"
+#include "base/hash.h"
+#include "base/status.h"
+#include "base/view.h"
+#include "worker/model/config.h"
+
+typedef struct model_tensor {
+    const void *data; /* row-major, dtype, in the mapping */
+    base_dtype dtype;
+} model_tensor;
+
+typedef struct model_layer {
+    model_tensor attn_norm; /* [C] */
+    model_tensor q;         /* [H * D, C] */
+    model_tensor k;         /* [Hkv * D, C] */
+    model_tensor v;         /* [Hkv * D, C] */
+    model_tensor o;         /* [C, H * D] */
+    model_tensor mlp_norm;  /* [C] */
+    model_tensor gate;      /* [F, C] */
+    model_tensor up;        /* [F, C] */
+    model_tensor down;      /* [C, F] */
+} model_layer;
+
+typedef struct model {
+    model_config config;
+    const char *name;          /* last part of the folder's path */
+    model_tensor embedding;    /* [V, C] */
+    model_tensor final_norm;   /* [C] */
+    model_tensor head;         /* [V, C]; the embedding when tied */
+    const model_layer *layers; /* [L] */
+    base_view tokenizer_json;
+    base_view generation_config_json; /* empty if there is none */
+    base_hash
+        hash;   /* config, tensor directory, sizes and sampled bytes of the weights, tokenizer */
+    void *data; /* what the above points to */
+    base_alloc mem;
+} model;
+
+/* Errors: NOT_FOUND, IO, BAD_FILE (file, tensor or field, reason), NO_MEMORY; nothing stays open. */
+BASE_MUST_CHECK base_status model_open(const char *folder, const base_alloc *mem,
+                                       model **model_out);
+void model_close(model *m); /* NULL is allowed */
+
+#endif /* WORKER_MODEL_MODEL_H */

@@ -1,0 +1,93 @@
+#include "worker/model/scratch.h"
+
+#include "base/checked.h"
+
+#include <inttypes.h>
+#include <math.h>
+
+#define ALIGN_BYTES 64 /* a cache line, and what vector loads like */
+#define N_BUFFERS   11
+
+typedef struct plan {
+    size_t begin[N_BUFFERS]; /* bytes, in the order of the struct */
+    size_t n_bytes;
+} plan;
+
+/* False on overflow. */
+static bool plan_make(const model_config *c, const scratch_limits *l, plan *p)
+{
+    const size_t t = (size_t)l->n_tokens;
+    const size_t d = (size_t)c->head_dim;
+    const size_t width = (size_t)c->width;
+    const size_t q_width = (size_t)c->n_heads * d;
+    const size_t kv_width = (size_t)c->n_kv_heads * d;
+    const size_t partial_width = (size_t)l->n_ranks * (q_width + (size_t)c->n_heads);
+    const size_t shapes[N_BUFFERS][2] = {
+        {t, width},
+        {t, width},
+        {t, q_width},
+        {t, kv_width},
+        {t, kv_width},
+        {t, partial_width},
+        {t, q_width},
+        {t, (size_t)c->ffn_width},
+        {t, (size_t)c->ffn_width},
+        {(size_t)l->n_samples, width},
+        {1, d / 2},
+    };
+    size_t at = 0;
+    for (int32_t i = 0; i < N_BUFFERS; i++) {
+        size_t n_bytes;
+        p->begin[i] = at;
+        if (!base_checked_mul(shapes[i][0], shapes[i][1], &n_bytes) ||
+            !base_checked_mul(n_bytes, sizeof(float), &n_bytes) ||
+            !base_checked_add(n_bytes, ALIGN_BYTES - 1, &n_bytes) ||
+            !base_checked_add(at, n_bytes / ALIGN_BYTES * ALIGN_BYTES, &at)) {
+            return false;
+        }
+    }
+    p->n_bytes = at + ALIGN_BYTES; /* to align the start */
+    return at < INT64_MAX - ALIGN_BYTES;
+}
+
+int64_t scratch_bytes(const model_config *config, const scratch_limits *limits)
+{
+    plan p;
+    return plan_make(config, limits, &p) ? (int64_t)p.n_bytes : INT64_MAX;
+}
+
+base_status scratch_init(scratch *s, const model_config *config, const scratch_limits *limits,
+                         const base_alloc *mem)
+{
+    plan p;
+    if (!plan_make(config, limits, &p)) {
+        return BASE_FAIL(BASE_NO_MEMORY, "scratch of a step of %d tokens: more than 2^63 bytes",
+                         limits->n_tokens);
+    }
+    char *data = mem->get(mem->ctx, p.n_bytes);
+    if (data == NULL) {
+        return BASE_FAIL(BASE_NO_MEMORY, "scratch of a step of %d tokens: %zu bytes",
+                         limits->n_tokens, p.n_bytes);
+    }
+    char *start = data + (ALIGN_BYTES - (uintptr_t)data % ALIGN_BYTES) % ALIGN_BYTES;
+    float **const buffers[N_BUFFERS] = {&s->x,  &s->h,        &s->q,       &s->k,
+                                        &s->v,  &s->partials, &s->attn,    &s->gate,
+                                        &s->up, &s->sample,   &s->inv_freq};
+    for (int32_t i = 0; i < N_BUFFERS; i++) {
+        *buffers[i] = (float *)(void *)(start + p.begin[i]);
+    }
+    for (int32_t i = 0; i < config->head_dim / 2; i++) {
+        s->inv_freq[i] = (float)pow(config->rope_theta, -2.0 * i / config->head_dim);
+    }
+    s->data = data;
+    s->mem = *mem;
+    return BASE_OK;
+}
+
+void scratch_reset(scratch *s)
+{
+    if (s->data != NULL) {
+        s->mem.put(s->mem.ctx, s->data);
+        s->data = NULL;
+    }
+}

@@ -1,0 +1,38 @@
+/* worker/model/weights.h - named tensors of a checkpoint, taken one by one with the shape they must
+ * have.  Lives only while a model is opened. */
+#ifndef WORKER_MODEL_WEIGHTS_H
+#define WORKER_MODEL_WEIGHTS_H
+
+#include "base/status.h"
+#include "worker/model/model.h"
+#include "worker/model/safetensors.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#define WEIGHTS_MAX_NAME 128
+
+typedef struct weights {
+    const safetensors_index *index; /* borrowed */
+    const uint8_t *bytes;           /* the mapped file, borrowed */
+    const char *what;               /* the file's name in errors */
+    bool *used;                     /* [index->n_entries], the caller's */
+} weights;
+
+/* Finds a tensor of shape [rows, cols], or [rows] when cols is 0.
+ * Errors: BAD_FILE naming the tensor, and its shape if that is wrong. */
+BASE_MUST_CHECK base_status weights_take(weights *w, const char *name, int32_t rows, int32_t cols,
+                                         model_tensor *tensor_out);
+/* The same for "model.layers.<layer>.<part>". */
+BASE_MUST_CHECK base_status weights_take_layer(weights *w, int32_t layer, const char *part,
+                                               int32_t rows, int32_t cols,
+                                               model_tensor *tensor_out);
+
+/* Marks a tensor as known and not needed; it may be absent. */
+void weights_ignore(weights *w, const char *name);
+void weights_ignore_layer(weights *w, int32_t layer, const char *part);
+
+/* One warning if there are tensors that nobody took or ignored. */
+void weights_warn_unused(const weights *w);
+
+#endif /* WORKER_MODEL_WEIGHTS_H */
