@@ -1,0 +1,174 @@
+#include "base/clock.h"
+#include "launch/commands.h"
+#include "launch/local_group.h"
+#include "launch/options.h"
+#include "launch/process.h"
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <inttypes.h>
+#include <jansson.h>
+#include <netinet/in.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/statvfs.h>
+#include <unistd.h>
+
+#define MPIRUN_WAIT_MS   20000
+#define MIN_SHM_BYTES    ((uint64_t)64 << 20)
+#define MIN_MEMORY_BYTES ((int64_t)2 << 30)
+
+typedef struct finding {
+    const char *name;
+    bool ok;
+    char text[256];  /* what was seen */
+    const char *fix; /* what to do; "" when ok */
+} finding;
+
+static void found(finding *f, const char *name, bool ok, const char *fix)
+{
+    f->name = name;
+    f->ok = ok;
+    f->fix = ok ? "" : fix;
+}
+
+static void check_programs(finding *f)
+{
+    char path[PROCESS_MAX_PATH];
+    const bool ok = process_sibling("ropewalk-coordinator", path) == BASE_OK &&
+                    process_sibling("ropewalk-worker", path) == BASE_OK;
+    (void)snprintf(f->text, sizeof f->text, "%s",
+                   ok ? "coordinator and worker are beside this program" : base_last_error());
+    found(f, "programs", ok, "build all targets: cmake --build --preset release");
+}
+
+/* Two ranks of `true`: starts, finds the host, and ends. */
+static void check_mpirun(finding *f)
+{
+    static char name[] = "mpirun", over[] = "--oversubscribe", n[] = "-n", two[] = "2",
+                prog[] = "true";
+    char *argv[] = {name, over, n, two, prog, NULL};
+    pid_t pid = 0;
+    int exit_status = 0;
+    bool ended = false;
+
+    local_group_set_mpi_environment();
+    if (process_start(argv, "/dev/null", &pid) != BASE_OK) {
+        (void)snprintf(f->text, sizeof f->text, "%s", base_last_error());
+        found(f, "mpirun", false, "install Open MPI: apt-get install openmpi-bin");
+        return;
+    }
+    const int64_t start = base_now_us();
+    while (!(ended = !process_alive(pid, &exit_status)) &&
+           base_now_us() - start < (int64_t)MPIRUN_WAIT_MS * 1000) {
+        base_sleep_us(10000);
+    }
+    process_end(pid, 500);
+    (void)snprintf(f->text, sizeof f->text,
+                   ended ? "2 ranks ended with status %d after %" PRId64 " ms"
+                         : "2 ranks did not end (%d) within %" PRId64 " ms",
+                   exit_status, (base_now_us() - start) / 1000);
+    found(
+        f, "mpirun", ended && exit_status == 0,
+        "run `mpirun -n 2 true` by hand and read its message; a missing host name or ssh is usual");
+}
+
+static void check_port(finding *f, const char *name, uint16_t port)
+{
+    const int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    const int on = 1;
+    struct sockaddr_in address = {.sin_family = AF_INET, .sin_port = htons(port)};
+    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    bool ok = false;
+    if (fd >= 0) {
+        (void)setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
+        ok = bind(fd, (const struct sockaddr *)&address, sizeof address) == 0;
+    }
+    (void)snprintf(f->text, sizeof f->text, "127.0.0.1:%d: %s", port,
+                   ok ? "free" : strerror(errno));
+    if (fd >= 0) {
+        (void)close(fd);
+    }
+    found(f, name, ok, "another program listens there: stop it, or choose another with --listen");
+}
+
+static void check_memory(finding *f)
+{
+    const int64_t bytes = (int64_t)sysconf(_SC_AVPHYS_PAGES) * sysconf(_SC_PAGESIZE);
+    (void)snprintf(f->text, sizeof f->text, "%.1f GB free, %ld cores", (double)bytes / 1e9,
+                   sysconf(_SC_NPROCESSORS_ONLN));
+    found(f, "memory", bytes >= MIN_MEMORY_BYTES, "less than 2 GB is free: end other programs");
+}
+
+static void check_shared_memory(finding *f)
+{
+    struct statvfs s;
+    uint64_t bytes = 0;
+    if (statvfs("/dev/shm", &s) == 0) {
+        bytes = (uint64_t)s.f_bavail * s.f_frsize;
+    }
+    (void)snprintf(f->text, sizeof f->text, "/dev/shm has %.0f MB free", (double)bytes / 1e6);
+    found(f, "shared memory", bytes >= MIN_SHM_BYTES,
+          "ranks of one host talk through /dev/shm: in a container start it with --shm-size=1g");
+}
+
+/* This build has CPU kernels only; a GPU is worth a word, not a fault. */
+static void check_gpus(finding *f)
+{
+    const bool there = access("/dev/nvidiactl", F_OK) == 0;
+    (void)snprintf(f->text, sizeof f->text, "%s; this build computes on the CPU",
+                   there ? "an NVIDIA driver is here" : "no NVIDIA driver");
+    found(f, "gpu", true, "");
+}
+
+static int print(const finding *all, size_t n, bool json)
+{
+    int n_faults = 0;
+    json_t *list = json_array();
+    for (size_t i = 0; i < n; i++) {
+        n_faults += all[i].ok ? 0 : 1;
+        if (json) {
+            (void)json_array_append_new(list, json_pack("{s:s, s:b, s:s, s:s}", "check",
+                                                        all[i].name, "ok", all[i].ok, "seen",
+                                                        all[i].text, "fix", all[i].fix));
+            continue;
+        }
+        (void)printf("%-14s %-6s %s\n", all[i].name, all[i].ok ? "ok" : "FAULT", all[i].text);
+        if (!all[i].ok) {
+            (void)printf("%-21s do: %s\n", "", all[i].fix);
+        }
+    }
+    if (json) {
+        json_t *root = json_pack("{s:i, s:O}", "faults", n_faults, "checks", list);
+        (void)json_dumpf(root, stdout, 0);
+        (void)printf("\n");
+        json_decref(root);
+    }
+    json_decref(list);
+    return n_faults == 0 ? 0 : EXIT_FAILED;
+}
+
+int command_doctor(int argc, const char **argv)
+{
+    int json = 0;
+    poptContext context = NULL;
+    finding all[7];
+    const struct poptOption table[] = {
+        {"json", '\0', POPT_ARG_NONE, &json, 0, "one JSON object", NULL},
+        POPT_AUTOHELP POPT_TABLEEND};
+
+    const base_status st = options_parse(argc, argv, table, "doctor [--json]", &context);
+    if (st != BASE_OK) {
+        return options_report("doctor", st);
+    }
+    check_programs(&all[0]);
+    check_mpirun(&all[1]);
+    check_port(&all[2], "client port", 50051);
+    check_port(&all[3], "attach port", 50052);
+    check_memory(&all[4]);
+    check_shared_memory(&all[5]);
+    check_gpus(&all[6]);
+    poptFreeContext(context);
+    return print(all, sizeof all / sizeof all[0], json != 0);
+}

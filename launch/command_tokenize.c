@@ -1,0 +1,125 @@
+#include "base/bytes.h"
+#include "base/file.h"
+#include "base/json.h"
+#include "coordinator/text/tokenizer.h"
+#include "launch/commands.h"
+#include "launch/options.h"
+#include "launch/process.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#define MAX_INPUT_BYTES ((size_t)1 << 30)
+
+static base_status read_stdin(base_bytes *in)
+{
+    char chunk[65536];
+    for (;;) {
+        const ssize_t n = read(STDIN_FILENO, chunk, sizeof chunk);
+        if (n == 0) {
+            return BASE_OK;
+        }
+        if (n < 0) {
+            return BASE_FAIL(BASE_IO, "stdin: %s", strerror(errno));
+        }
+        const base_status st = base_bytes_add(in, chunk, (size_t)n);
+        if (st != BASE_OK) {
+            return st;
+        }
+    }
+}
+
+static base_status encode(const text_tokenizer *tokenizer, base_view text, bool add_special)
+{
+    text_ids ids;
+    const text_encode_options options = {.add_special = add_special, .parse_special = true};
+
+    text_ids_init(&ids, &base_heap);
+    const base_status st = text_encode(tokenizer, text, options, &ids);
+    if (st == BASE_OK) {
+        (void)printf("[");
+        for (size_t i = 0; i < ids.n_ids; i++) {
+            (void)printf("%s%d", i > 0 ? "," : "", ids.ids[i]);
+        }
+        (void)printf("]\n");
+    }
+    text_ids_reset(&ids);
+    return st;
+}
+
+static base_status decode(const text_tokenizer *tokenizer, base_view json)
+{
+    base_status st;
+    json_t *root = NULL;
+    base_bytes text;
+
+    base_bytes_init(&text, MAX_INPUT_BYTES, &base_heap);
+    BASE_TRY(st, out, base_json_parse(json, "stdin", &root));
+    if (!json_is_array(root)) {
+        st = BASE_FAIL(BASE_BAD_INPUT, "stdin is not a JSON array of token ids");
+        goto out;
+    }
+    for (size_t i = 0; i < json_array_size(root); i++) {
+        const json_t *entry = json_array_get(root, i);
+        const json_int_t value = json_integer_value(entry);
+        if (!json_is_integer(entry) || value < 0 || value > INT32_MAX) {
+            st = BASE_FAIL(BASE_BAD_INPUT, "stdin: entry %zu is not a token id", i);
+            goto out;
+        }
+        const int32_t id = (int32_t)value;
+        BASE_TRY(st, out, text_decode(tokenizer, &id, 1, false, &text));
+    }
+    (void)fwrite(text.data != NULL ? text.data : "", 1, text.n_bytes, stdout);
+out:
+    base_bytes_reset(&text);
+    base_json_free(root);
+    return st;
+}
+
+int command_tokenize(int argc, const char **argv)
+{
+    char *model = NULL;
+    int decodes = 0;
+    int plain = 0;
+    char path[PROCESS_MAX_PATH];
+    base_map file = {NULL, 0};
+    text_tokenizer *tokenizer = NULL;
+    poptContext context = NULL;
+    base_bytes in;
+    const struct poptOption table[] = {
+        {"model", '\0', POPT_ARG_STRING, &model, 0, "folder with tokenizer.json", "DIR"},
+        {"decode", '\0', POPT_ARG_NONE, &decodes, 0, "a JSON array of ids to text", NULL},
+        {"no-special", '\0', POPT_ARG_NONE, &plain, 0, "leave out what the model puts around text",
+         NULL},
+        POPT_AUTOHELP POPT_TABLEEND};
+
+    base_status st =
+        options_parse(argc, argv, table, "tokenize --model DIR [--decode] < INPUT", &context);
+    if (st != BASE_OK) {
+        return options_report("tokenize", st);
+    }
+    base_bytes_init(&in, MAX_INPUT_BYTES, &base_heap);
+    if (model == NULL) {
+        st = BASE_FAIL(BASE_BAD_INPUT, "--model is missing");
+        goto out;
+    }
+    if ((size_t)snprintf(path, sizeof path, "%s/tokenizer.json", model) >= sizeof path) {
+        st = BASE_FAIL(BASE_BAD_INPUT, "--model is %zu bytes long, at most %d", strlen(model),
+                       PROCESS_MAX_PATH - 16);
+        goto out;
+    }
+    BASE_TRY(st, out, base_map_open(path, &file));
+    const base_view json = {(const char *)file.bytes, file.n_bytes};
+    BASE_TRY(st, out, text_tokenizer_create(json, &base_heap, &tokenizer));
+    BASE_TRY(st, out, read_stdin(&in));
+    st = decodes ? decode(tokenizer, base_bytes_view(&in))
+                 : encode(tokenizer, base_bytes_view(&in), plain == 0);
+out:
+    text_tokenizer_destroy(tokenizer);
+    base_map_close(&file);
+    base_bytes_reset(&in);
+    poptFreeContext(context);
+    return st == BASE_OK ? 0 : options_report("tokenize", st);
+}

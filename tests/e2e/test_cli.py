@@ -1,0 +1,94 @@
+"""The command line: its JSON, its errors, its exit status."""
+import json
+import subprocess
+import unittest
+
+import harness
+from harness import BIN, MODEL
+
+GOLDEN = json.loads(harness.read("models/demo/golden.json"))["prompts"]
+
+
+def run(*arguments, stdin=None, timeout=100):
+    return subprocess.run([f"{BIN}/ropewalk", *arguments], input=stdin, capture_output=True, timeout=timeout)
+
+
+class CommandLine(unittest.TestCase):
+    def check_usage(self, *arguments, names):
+        done = run(*arguments)
+        self.assertEqual(done.returncode, 2, done.stderr)
+        self.assertIn(names, done.stderr.decode())
+
+    def test_help_of_every_verb(self):
+        self.assertEqual(run("--help").returncode, 0)
+        for verb in ("serve", "generate", "tokenize", "inspect", "doctor"):
+            done = run(verb, "--help")
+            self.assertEqual(done.returncode, 0, done.stderr)
+            self.assertIn(b"Usage", done.stdout)
+
+    def test_errors_name_what_is_wrong(self):
+        self.check_usage(names="usage")
+        self.check_usage("fly", names="fly")
+        self.check_usage("serve", names="--model")
+        self.check_usage("serve", "--model", MODEL, "--ranks", "0", names="--ranks is 0")
+        self.check_usage("serve", "--model", MODEL, "--device", "tpu", names="tpu")
+        self.check_usage("serve", "--bogus", names="--bogus")
+        self.check_usage("generate", "--prompt", "a", names="--connect")
+        self.check_usage("generate", "--model", MODEL, names="--prompt")
+        self.check_usage("generate", "--model", MODEL, "--prompt-ids", "[1,-2]", names="entry 1")
+        self.check_usage("tokenize", names="--model")
+
+    def test_a_bad_policy_or_model_reaches_the_user(self):
+        done = run("generate", "--model", MODEL, "--kv", "tq:k=9", "--prompt", "a")
+        self.assertNotEqual(done.returncode, 0)
+        self.assertIn(b"k is 9", done.stderr)
+        done = run("inspect", "/nonexistent")
+        self.assertEqual(done.returncode, 1)
+        self.assertIn(b"/nonexistent", done.stderr)
+
+    def test_generate_json_with_its_own_group(self):
+        prompt = GOLDEN[1]
+        done = run("generate", "--model", MODEL, "--ranks", "2", "--kv", "tq:k=4,v=4", "--json", "--prompt-ids",
+                   json.dumps(prompt["input_ids"]), "--max-new-tokens", "4", "--temperature", "0", "--ignore-eos")
+        self.assertEqual(done.returncode, 0, done.stderr)
+        result = json.loads(done.stdout)
+        self.assertEqual(result["prompt_tokens"], len(prompt["input_ids"]))
+        self.assertEqual(len(result["tokens"]), 4)
+        self.assertIsInstance(result["text"], str)
+        self.assertEqual(result["finish_reason"], "length")
+        self.assertEqual(result["ranks"], 2)
+        self.assertEqual(result["kv"]["policy"], "tq:k=4,v=4")
+        self.assertEqual(result["kv"]["bits_per_element"], {"k": 4.125, "v": 4.125})
+        self.assertEqual(result["kv"]["bytes_per_token"], 6 * 2 * 2 * (64 + 2))
+        self.assertEqual(result["kv"]["blocks_per_rank"], [1, 1])
+        self.assertEqual(result["kv"]["bytes_per_rank"], [128 * 1584] * 2)
+        self.assertGreater(result["timing"]["ttft_ms"], 0)
+        self.assertIn("tpot_ms", result["timing"])
+
+    def test_tokenize_both_ways(self):
+        text = GOLDEN[1]["input_text"].encode()
+        done = run("tokenize", "--model", MODEL, stdin=text)
+        self.assertEqual(json.loads(done.stdout), GOLDEN[1]["input_ids"])
+        done = run("tokenize", "--model", MODEL, "--no-special", stdin=text)
+        self.assertEqual(json.loads(done.stdout), GOLDEN[1]["input_ids"][1:])
+        back = run("tokenize", "--model", MODEL, "--decode", stdin=done.stdout)
+        self.assertEqual(back.stdout, text)
+
+    def test_inspect_says_what_a_cache_costs(self):
+        info = json.loads(run("inspect", MODEL, "--json").stdout)
+        self.assertEqual((info["layers"], info["kv_heads"], info["head_dim"]), (6, 2, 128))
+        costs = {c["policy"]: c["bytes_per_token"] for c in info["caches"]}
+        self.assertEqual(costs["bf16"], 6144)
+        self.assertEqual(costs["tq:k=3,v=3"], 6 * 2 * 100)  # 12 800 bytes a head page of 128 positions
+        self.assertIn(b"tq:k=3,v=3", run("inspect", MODEL).stdout)
+
+    def test_doctor_reports_every_check(self):
+        report = json.loads(run("doctor", "--json").stdout)
+        names = {c["check"] for c in report["checks"]}
+        self.assertTrue({"programs", "mpirun", "memory"} <= names)
+        self.assertTrue(all(c["ok"] or c["fix"] for c in report["checks"]))
+        self.assertTrue(next(c for c in report["checks"] if c["check"] == "mpirun")["ok"], report)
+
+
+if __name__ == "__main__":
+    harness.main()

@@ -1,0 +1,152 @@
+"""A rank dies, hangs, or the coordinator goes: who notices, how fast, and what goes on."""
+import os
+import signal
+import time
+import unittest
+
+import harness
+from harness import (BIN, Coordinator, Group, Process, code_of, exists, generate, grpc, request, wait_until)
+
+
+def started_stream(coordinator, **fields):
+    stream = coordinator.inference.Generate(
+        request(text="Once upon a time", ignore_eos=True, temperature=0, **fields), timeout=60)
+    ids = []
+    for event in stream:
+        if event.WhichOneof("event") == "tokens":
+            ids.extend(event.tokens.ids)
+            return stream, ids
+    raise AssertionError("no tokens")
+
+
+class RankDies(unittest.TestCase):
+    def check(self, ranks, victim, how, busy):
+        coordinator = Coordinator("--wait-for-group-ms", "60000")
+        group = Group(coordinator, ranks=ranks)
+        group.wait_serving(coordinator)
+        pids = group.worker_pids()
+        self.assertEqual(len(pids), ranks)
+        want = generate(coordinator, request(text="Once upon a time", temperature=0, max_new_tokens=400,
+                                             ignore_eos=True)).ids
+        stream, ids = (started_stream(coordinator, max_new_tokens=400) if busy else (None, []))
+
+        os.kill(pids[victim], how)
+        started = time.monotonic()
+        status = group.wait(10)
+        took = time.monotonic() - started
+        self.assertNotEqual(status, 0)
+        limit = 2.0 if how == signal.SIGKILL else 6.0
+        self.assertLess(took, limit, group.output())
+        wait_until(lambda: not any(exists(p) for p in pids), 2, "no rank is left")
+        wait_until(lambda: not coordinator.serving(), 3, "health turns NOT_SERVING")
+        self.assertTrue(coordinator.running())
+
+        again = Group(coordinator, ranks=ranks)
+        again.wait_serving(coordinator)
+        if busy:  # the client's stream goes on with the tokens it would have got
+            for event in stream:
+                if event.WhichOneof("event") == "tokens":
+                    ids.extend(event.tokens.ids)
+            self.assertEqual(ids, want)
+        self.assertEqual(generate(coordinator, request(text="Once upon a time", temperature=0, max_new_tokens=400,
+                                                       ignore_eos=True)).ids, want)
+        again.remove_log()
+        group.remove_log()
+        coordinator.remove_log()
+
+    def test_kill_of_a_rank_in_decode(self):
+        self.check(3, 2, signal.SIGKILL, True)
+
+    def test_kill_of_rank_0_while_idle(self):
+        self.check(2, 0, signal.SIGKILL, False)
+
+    def test_a_stopped_rank_is_noticed(self):
+        self.check(3, 1, signal.SIGSTOP, True)
+
+
+class Others(unittest.TestCase):
+    def test_kill_of_mpirun_leaves_no_orphan(self):
+        coordinator = Coordinator()
+        group = Group(coordinator, ranks=3)
+        group.wait_serving(coordinator)
+        pids = group.worker_pids()
+        os.kill(group.pid, signal.SIGKILL)
+        wait_until(lambda: not any(exists(p) for p in pids), 5, "no rank is left")
+        wait_until(lambda: not coordinator.serving(), 3, "health turns NOT_SERVING")
+        group.remove_log()
+        coordinator.remove_log()
+
+    def test_without_a_group_calls_are_unavailable(self):
+        coordinator = Coordinator()
+        self.assertFalse(coordinator.serving())
+        code, text = code_of(lambda: generate(coordinator, request(text="a")))
+        self.assertEqual(code, grpc.StatusCode.UNAVAILABLE)
+        self.assertIn("group", text)
+        coordinator.remove_log()
+
+    def test_workers_stay_warm_and_redial_a_new_coordinator(self):
+        first = Coordinator()
+        group = Group(first, ranks=2)
+        group.wait_serving(first)
+        port = first.attach_port
+        first.child.kill()
+        first.wait(5)
+        time.sleep(0.5)
+        self.assertTrue(group.running(), group.output())
+        second = Coordinator(attach=f"127.0.0.1:{port}")
+        group.wait_serving(second, 15)
+        self.assertEqual(len(generate(second, request(text="Once", max_new_tokens=3, ignore_eos=True)).ids), 3)
+        group.remove_log()
+        first.remove_log()
+        second.remove_log()
+
+    def test_another_policy_is_refused_while_one_is_attached(self):
+        coordinator = Coordinator()
+        group = Group(coordinator, ranks=2)
+        group.wait_serving(coordinator)
+        other = Group(coordinator, ranks=1, kv="tq:k=4,v=4")
+        wait_until(lambda: "policy" in other.output() and "refuse" in other.output().lower() or not other.running(),
+                   20, "the other group is told\n" + other.output())
+        self.assertEqual(coordinator.info().groups, 1)
+        other.remove_log()
+        group.remove_log()
+        coordinator.remove_log()
+
+    def test_sigterm_lets_a_running_stream_end(self):
+        coordinator = Coordinator("--grace-ms", "20000")
+        group = Group(coordinator, ranks=2)
+        group.wait_serving(coordinator)
+        stream, ids = started_stream(coordinator, max_new_tokens=60)
+        coordinator.child.send_signal(signal.SIGTERM)
+        wait_until(lambda: code_of(lambda: generate(coordinator, request(text="a"), 2))[0] ==
+                   grpc.StatusCode.UNAVAILABLE, 5, "new calls are refused")
+        for event in stream:
+            if event.WhichOneof("event") == "tokens":
+                ids.extend(event.tokens.ids)
+        self.assertEqual(len(ids), 60)
+        self.assertEqual(coordinator.wait(10), 0)
+        group.remove_log()
+        coordinator.remove_log()
+
+    def test_serve_ends_all_it_started(self):
+        serve = Process(f"{BIN}/ropewalk", "serve", "--model", harness.MODEL, "--ranks", "2",
+                        "--listen", "127.0.0.1:0")
+        wait_until(lambda: "serving " in serve.output(), 60, "serve is ready\n" + serve.output())
+        pids = [p for child in harness.children_of(serve.pid) for p in [child, *harness.children_of(child)]]
+        self.assertGreaterEqual(len(pids), 4)
+        self.assertEqual(serve.end(), 0, serve.output())
+        wait_until(lambda: not any(exists(p) for p in pids), 3, "nothing is left")
+        serve.remove_log()
+
+    def test_kill_of_serve_leaves_no_orphan(self):
+        serve = Process(f"{BIN}/ropewalk", "serve", "--model", harness.MODEL, "--ranks", "2",
+                        "--listen", "127.0.0.1:0")
+        wait_until(lambda: "serving " in serve.output(), 60, "serve is ready\n" + serve.output())
+        pids = [p for child in harness.children_of(serve.pid) for p in [child, *harness.children_of(child)]]
+        os.kill(serve.pid, signal.SIGKILL)
+        wait_until(lambda: not any(exists(p) for p in pids), 15, "nothing is left")
+        serve.remove_log()
+
+
+if __name__ == "__main__":
+    harness.main()
