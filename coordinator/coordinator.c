@@ -52,8 +52,7 @@ static void watch_group(coordinator *c, coord_group *group, int64_t now_us)
         }
     }
     if (coord_group_is_silent(group, now_us)) {
-        rpc_call_finish(group->call, RPC_UNAVAILABLE, "nothing was heard for 2 s");
-        coord_lose_group(c, group, "nothing was heard for 2 s");
+        coord_lose_group(c, group, RPC_UNAVAILABLE, "nothing was heard for 2 s");
     }
 }
 

@@ -105,13 +105,12 @@ static void on_up(void *ctx, rpc_call *call, base_view message)
         if (st == BASE_OK && group != NULL) {
             st = coord_take_up(c, group, up);
         }
-        if (st != BASE_OK) {
+        if (st != BASE_OK && group != NULL) {
             char reason[512]; /* losing the group may fail in its own ways */
             (void)snprintf(reason, sizeof reason, "%s", base_last_error());
-            rpc_call_finish(call, rpc_code_of(st), reason);
-            if (group != NULL) {
-                coord_lose_group(c, group, reason);
-            }
+            coord_lose_group(c, group, rpc_code_of(st), reason);
+        } else if (st != BASE_OK) {
+            rpc_call_finish(call, rpc_code_of(st), base_last_error());
         }
         coord_unlock(c);
     }
@@ -125,10 +124,10 @@ static void on_half_close(void *ctx, rpc_call *call)
     coord_lock(c);
     coord_group *group = rpc_call_user(call);
     if (group != NULL) {
-        coord_lose_group(c, group, "it has detached");
+        coord_lose_group(c, group, RPC_OK, "it has detached");
     }
     coord_unlock(c);
-    rpc_call_finish(call, RPC_OK, NULL);
+    rpc_call_finish(call, RPC_OK, NULL); /* one without a group */
 }
 
 static void on_close(void *ctx, rpc_call *call)
@@ -138,7 +137,7 @@ static void on_close(void *ctx, rpc_call *call)
     coord_lock(c);
     coord_group *group = rpc_call_user(call);
     if (group != NULL) {
-        coord_lose_group(c, group, "its stream has ended");
+        coord_lose_group(c, group, RPC_UNAVAILABLE, "its stream has ended");
     }
     coord_unlock(c);
 }

@@ -26,17 +26,18 @@ static void refuse_status(coordinator *c, rpc_call *call, base_status st)
     refuse(c, call, rpc_code_of(st), base_last_error());
 }
 
-/* The model, once a group has brought it.  It stays for good, so no lock is needed afterwards. */
-static base_status find_model(coordinator *c, const coord_model **model_out)
+/* NULL until a group has brought it.  It stays for good, so no lock is needed afterwards. */
+static const coord_model *find_model(coordinator *c)
 {
     coord_lock(c);
     const coord_model *model = c->model;
     coord_unlock(c);
-    if (model == NULL) {
-        return BASE_FAIL(BASE_UNAVAILABLE, "no worker group is attached");
-    }
-    *model_out = model;
-    return BASE_OK;
+    return model;
+}
+
+static base_status no_group(void)
+{
+    return BASE_FAIL(BASE_UNAVAILABLE, "no worker group is attached");
 }
 
 static void reply(coordinator *c, rpc_call *call, base_status st, const base_bytes *bytes)
@@ -63,7 +64,7 @@ static base_status check_open(const coordinator *c)
         return BASE_FAIL(BASE_UNAVAILABLE, "the coordinator is shutting down");
     }
     if (c->n_groups == 0) {
-        return BASE_FAIL(BASE_UNAVAILABLE, "no worker group is attached");
+        return no_group();
     }
     if (c->queue.n_waiting >= c->queue.max_waiting) {
         return BASE_FAIL(BASE_EXHAUSTED, "%d requests wait, the limit is %d",
@@ -222,7 +223,11 @@ static void on_tokenize(void *ctx, rpc_call *call, base_view message)
     text_ids_init(&ids, &c->mem);
     base_bytes_init(&bytes, RPC_MAX_MESSAGE_BYTES, &c->mem);
     BASE_TRY(st, out, inference_tokenize_request_decode(message, &c->mem, &wire));
-    BASE_TRY(st, out, find_model(c, &model));
+    model = find_model(c);
+    if (model == NULL) {
+        st = no_group();
+        goto out;
+    }
     const text_encode_options options = {.add_special = wire->add_special,
                                          .parse_special = wire->parse_special,
                                          .max_ids = MAX_TOKENIZE_IDS};
@@ -276,7 +281,11 @@ static void on_detokenize(void *ctx, rpc_call *call, base_view message)
     base_bytes_init(&text, RPC_MAX_MESSAGE_BYTES, &c->mem);
     base_bytes_init(&bytes, RPC_MAX_MESSAGE_BYTES, &c->mem);
     BASE_TRY(st, out, inference_detokenize_request_decode(message, &c->mem, &wire));
-    BASE_TRY(st, out, find_model(c, &model));
+    model = find_model(c);
+    if (model == NULL) {
+        st = no_group();
+        goto out;
+    }
     BASE_TRY(st, out,
              text_decode(model->tokenizer, wire->ids, wire->n_ids, wire->skip_special, &raw));
     BASE_TRY(st, out, add_as_utf8(&text, base_bytes_view(&raw)));
@@ -297,7 +306,7 @@ static base_status encode_info(const coordinator *c, base_bytes *bytes)
     const coord_group *first = c->groups;
 
     if (model == NULL) {
-        return BASE_FAIL(BASE_UNAVAILABLE, "no worker group is attached");
+        return no_group();
     }
     const inference_model_info info = {
         .model = model->name,

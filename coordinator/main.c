@@ -130,7 +130,7 @@ static int write_ports(const char *path, const coordinator *c)
 static void drain(coordinator *c, const sigset_t *signals, int32_t grace_ms)
 {
     const int64_t until_us = base_now_us() + (int64_t)grace_ms * 1000;
-    const struct timespec pause = {.tv_nsec = POLL_US * 1000};
+    const struct timespec pause = {.tv_nsec = POLL_US * 1000L};
 
     coordinator_drain(c);
     while (coordinator_live_requests(c) > 0 && base_now_us() < until_us) {

@@ -12,12 +12,12 @@
 
 /* What one group has to give. */
 typedef struct coord_room {
-    bool open;                  /* takes sequences now */
     int64_t max_context;        /* tokens of one sequence */
+    const int64_t *free_blocks; /* [n_ranks] */
+    int32_t n_ranks;            /* >= 1 */
     int32_t free_slots;         /* sequences it can still take */
     int32_t running;            /* sequences it has; 0 = idle */
-    int32_t n_ranks;            /* >= 1 */
-    const int64_t *free_blocks; /* [n_ranks] */
+    bool open;                  /* takes sequences now */
 } coord_room;
 
 typedef enum coord_fit {

@@ -386,7 +386,7 @@ static void leave_lost_group(coordinator *c, coord_group *group, coord_request *
     replay_later(c, request);
 }
 
-void coord_lose_group(coordinator *c, coord_group *group, const char *why)
+void coord_lose_group(coordinator *c, coord_group *group, rpc_code code, const char *why)
 {
     coord_group **at = &c->groups;
     while (*at != group) {
@@ -403,10 +403,11 @@ void coord_lose_group(coordinator *c, coord_group *group, const char *why)
             leave_lost_group(c, group, request);
         }
     }
-    rpc_call_set_user(group->call, NULL);
-    coord_group_destroy(group);
     if (c->n_groups == 0) {
         rpc_server_set_serving(c->clients, false);
     }
+    rpc_call_set_user(group->call, NULL);
+    rpc_call_finish(group->call, code, why);
+    coord_group_destroy(group);
     coord_dispatch(c);
 }

@@ -65,8 +65,8 @@ void coord_take_drained(coordinator *c, coord_request *request);
 /* Ends a request: away from queue and group, status to the client, freed. */
 void coord_end_request(coordinator *c, coord_request *request, coord_end end, rpc_code code,
                        const char *text);
-/* Removes a group; its sequences go back to the queue.  The group is freed. */
-void coord_lose_group(coordinator *c, coord_group *group, const char *why);
+/* Removes a group, ends its stream with a status, and frees it; its sequences go back to the queue. */
+void coord_lose_group(coordinator *c, coord_group *group, rpc_code code, const char *why);
 /* Finishes stopped requests whose Ended did not come. */
 void coord_finish_stopped(coordinator *c, coord_group *group, int64_t now_us);
 /* Sends a command to a group.  Errors: as rpc_call_send, and the codec's. */

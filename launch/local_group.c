@@ -120,6 +120,8 @@ void local_group_set_mpi_environment(void)
     (void)setenv("OMPI_MCA_btl", "self,vader", 0);
     /* Cross-memory attach needs ptrace rights that containers lack; copies through shared memory do not. */
     (void)setenv("OMPI_MCA_btl_vader_single_copy_mechanism", "none", 0);
+    /* When a rank dies mpirun ends the others at once; its default sleeps twice for a second on the way. */
+    (void)setenv("OMPI_MCA_odls_base_sigkill_timeout", "0", 0);
 }
 
 static base_status start_workers(local_group *g, const local_group_options *o)

@@ -124,8 +124,10 @@ void rpc_call_pump(rpc_call *call)
         pop_message(call);
         ops[n_ops].op = GRPC_OP_SEND_MESSAGE;
         ops[n_ops].data.send_message.send_message = call->in_flight;
-        if (call->first_message != NULL) {
-            ops[n_ops].flags = GRPC_WRITE_BUFFER_HINT; /* more follows: may share a packet */
+        if (call->first_message != NULL && n_ops == 0) {
+            /* More follows: may share a packet.  Never beside headers, which end their batch only when
+             * they are on the wire: core would wait for us, and we for core. */
+            ops[n_ops].flags = GRPC_WRITE_BUFFER_HINT;
         }
         n_ops++;
     }

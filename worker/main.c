@@ -14,7 +14,8 @@
 #include <stdlib.h>
 #include <unistd.h>
 
-#define EXIT_USAGE 2
+#define EXIT_USAGE       2
+#define FAREWELL_SECONDS 3
 
 static volatile sig_atomic_t stop_wanted;
 
@@ -231,6 +232,7 @@ int main(int argc, char **argv)
         leave(st);
     }
     BASE_INFO("leaving: %s", stop_wanted ? "told to stop" : "drained");
+    (void)alarm(FAREWELL_SECONDS); /* MPI_Finalize waits for all: one may be gone by now */
     end_rank(&r);
     boot_mpi_end();
     return EXIT_SUCCESS;

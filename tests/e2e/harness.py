@@ -25,6 +25,7 @@ MPI_ENVIRONMENT = {
     "OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1",
     "OMPI_MCA_pml": "ob1", "OMPI_MCA_btl": "self,vader",
     "OMPI_MCA_btl_vader_single_copy_mechanism": "none",
+    "OMPI_MCA_odls_base_sigkill_timeout": "0",  # as `ropewalk serve` sets it
     # Open MPI's own allocations at exit are not ours to free; leaks of our code are the unit tests' matter.
     "ASAN_OPTIONS": "detect_leaks=0",
 }

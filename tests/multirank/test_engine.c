@@ -1,6 +1,12 @@
 /* The step loop on N ranks makes the tokens that it makes on one.
  *
- * usage: mpirun -n N multirank.test_engine short|long|lost
+ * usage: mpirun -n N multirank.test_engine short|ways|needle|long|lost
+ *
+ *   short    prompts of 1 to 513 tokens: every test, one way of running for each policy
+ *   ways     the same prompts, every way for every policy
+ *   needle   a prompt of 4577 tokens, one way for every policy
+ *   long     all prompts, every way
+ *   lost     a rank hangs
  *
  * Nothing is hard-coded: rank 0 first runs every prompt alone, without the others, and that is the
  * reference, on prompts whose two most likely tokens are far enough apart at each step. */
@@ -43,7 +49,9 @@ static struct {
     kern_ctx *ctx;
     prompt prompts[MAX_PROMPTS]; /* the needle is the last one */
     int32_t n_prompts;
-    bool is_long;
+    bool all_ways;
+    bool with_lengths;
+    const char *needle; /* its key in the file of prompts */
 } the;
 
 /* ---- a coordinator of a few lines ---- */
@@ -215,8 +223,7 @@ static void check_same(const script *got, const script *want, const char *policy
 
 /* ---- tests ---- */
 
-/* Every prompt alone and among the others, in parts of one block, four, and whole; of these the short
- * test takes one for each policy. */
+/* Every prompt alone and among the others, in parts of one block, four, and whole. */
 static void check_policy(const char *policy, int32_t short_way)
 {
     static script want;
@@ -244,7 +251,7 @@ static void check_policy(const char *policy, int32_t short_way)
     for (int32_t i = 0; i < n_ways; i++) {
         engine_options options = usual;
         char how[64];
-        if (!the.is_long && i != short_way) {
+        if (!the.all_ways && i != (the.with_lengths ? short_way : 0)) {
             continue;
         }
         options.prefill_chunk = ways[i].chunk;
@@ -429,7 +436,7 @@ static int set_up(void **state)
     json_t *root = NULL;
     CHECK_STATUS(base_json_read(PROMPTS, (size_t)1 << 22, &root), BASE_OK);
     const json_t *lengths = json_object_get(root, "lengths");
-    for (size_t i = 0; i < json_array_size(lengths); i++) {
+    for (size_t i = 0; i < json_array_size(lengths) && the.with_lengths; i++) {
         const json_t *entry = json_array_get(lengths, i);
         int64_t length = 0;
         int64_t offset = 0;
@@ -439,7 +446,7 @@ static int set_up(void **state)
         p->n_ids = read_ids(json_object_get(root, "text"), (size_t)offset, (size_t)length, p->ids);
         p->n_new = 6;
     }
-    const json_t *needle = json_object_get(root, the.is_long ? "long" : "short");
+    const json_t *needle = json_object_get(root, the.needle);
     prompt *p = &the.prompts[the.n_prompts++];
     p->n_ids = read_ids(needle, 0, json_array_size(needle), p->ids);
     p->n_new = 8;
@@ -465,24 +472,32 @@ static bool start(void)
 int main(int argc, char **argv)
 {
     const char *mode = argc == 2 ? argv[1] : "";
-    the.is_long = strcmp(mode, "long") == 0;
-    if (!start()) {
-        return EXIT_FAILURE;
-    }
-    if (strcmp(mode, "lost") == 0) {
-        return run_lost();
-    }
-    const struct CMUnitTest tests[] = {
+    const struct CMUnitTest policies[] = {
         cmocka_unit_test(any_number_of_ranks_gives_the_tokens_of_one_bf16),
         cmocka_unit_test(any_number_of_ranks_gives_the_tokens_of_one_tq44),
         cmocka_unit_test(any_number_of_ranks_gives_the_tokens_of_one_tq33),
+    };
+    const struct CMUnitTest others[] = {
         cmocka_unit_test(the_needle_is_found),
         cmocka_unit_test(a_cancelled_sequence_leaves_the_others_as_they_were),
         cmocka_unit_test(a_replay_goes_on_with_the_tokens_of_an_uninterrupted_run),
         cmocka_unit_test(stop_ends_the_group_after_the_running_step),
         cmocka_unit_test(an_idle_group_stays_together),
     };
-    const int n_failed = cmocka_run_group_tests(tests, set_up, NULL);
+
+    the.with_lengths = strcmp(mode, "needle") != 0;
+    the.all_ways = strcmp(mode, "ways") == 0 || strcmp(mode, "long") == 0;
+    the.needle = strcmp(mode, "needle") == 0 || strcmp(mode, "long") == 0 ? "long" : "short";
+    if (!start()) {
+        return EXIT_FAILURE;
+    }
+    if (strcmp(mode, "lost") == 0) {
+        return run_lost();
+    }
+    int n_failed = cmocka_run_group_tests(policies, set_up, NULL);
+    if (the.with_lengths) {
+        n_failed += cmocka_run_group_tests(others, NULL, NULL);
+    }
     kern_ctx_destroy(the.ctx);
     model_close(the.model);
     comm_destroy(the.self);

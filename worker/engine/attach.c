@@ -8,7 +8,7 @@
 
 #include <errno.h>
 #include <pthread.h>
-#include <stdatomic.h>
+#include <stdio.h>
 #include <time.h>
 
 #define BACKOFF_FIRST_MS 100
@@ -35,6 +35,8 @@ struct attach {
     bool welcomed;
     bool ended;
     bool hung_up;
+    bool refused; /* for good: this group does not fit what the coordinator serves */
+    char refusal[RPC_MAX_STATUS_BYTES + 1];
     int64_t heard_us;
     int64_t load_sent_us;
     command_queue commands;
@@ -142,6 +144,10 @@ static void on_status(void *ctx, rpc_call *call, rpc_code code, const char *text
     a->ended = true;
     if (a->closing) {
         BASE_DEBUG("stream to the coordinator ends: %s", rpc_code_name(code));
+    } else if (code == RPC_FAILED_PRECONDITION && !a->welcomed) {
+        a->refused = true;
+        (void)snprintf(a->refusal, sizeof a->refusal, "%s", text);
+        (void)pthread_cond_signal(&a->for_engine);
     } else if (a->welcomed) {
         BASE_WARN("lost the coordinator (%s: %s); dialling %s again", rpc_code_name(code), text,
                   a->coordinator);
@@ -223,7 +229,7 @@ static void *run_dialler(void *ctx)
     bool told = false; /* this outage is in the log */
 
     lock(a);
-    while (!a->closing) {
+    while (!a->closing && !a->refused) {
         if (dial(a) == BASE_OK) {
             attend(a);
         } else {
@@ -236,12 +242,12 @@ static void *run_dialler(void *ctx)
         drop_stream(a);
         if (was_up) {
             backoff_ms = BACKOFF_FIRST_MS;
-        } else if (!told && !a->closing) {
+        } else if (!told && !a->closing && !a->refused) {
             BASE_WARN("coordinator %s does not answer; dialling until it does", a->coordinator);
         }
         told = true;
         const int64_t until_us = base_now_us() + backoff_ms * 1000;
-        while (!a->closing && wait_until(&a->for_dialler, &a->mutex, until_us)) {
+        while (!a->closing && !a->refused && wait_until(&a->for_dialler, &a->mutex, until_us)) {
         }
         backoff_ms = backoff_ms * 2 < BACKOFF_MOST_MS ? backoff_ms * 2 : BACKOFF_MOST_MS;
     }
@@ -255,15 +261,21 @@ static base_status next(void *ctx, int64_t wait_us, const group_down **down_out)
 {
     attach *a = ctx;
     const int64_t until_us = base_now_us() + wait_us;
+    base_status st = BASE_OK;
 
     lock(a);
     const group_down *down = command_queue_pop(&a->commands);
-    while (down == NULL && wait_us > 0 && wait_until(&a->for_engine, &a->mutex, until_us)) {
+    while (down == NULL && wait_us > 0 && !a->refused &&
+           wait_until(&a->for_engine, &a->mutex, until_us)) {
         down = command_queue_pop(&a->commands);
+    }
+    if (down == NULL && a->refused) {
+        st = BASE_FAIL(BASE_BAD_INPUT, "coordinator %s refuses this group: %s", a->coordinator,
+                       a->refusal);
     }
     unlock(a);
     *down_out = down;
-    return BASE_OK;
+    return st;
 }
 
 static void emit(void *ctx, const group_up *up)

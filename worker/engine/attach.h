@@ -5,6 +5,8 @@
  * each outage is logged once.  The step loop gets a CANCEL for every sequence of the lost stream, and
  * nothing of theirs reaches the next one (seq numbers belong to a stream).
  * While the step loop is busy the latest LOAD is sent again, so that it counts as a heartbeat.
+ * A coordinator that refuses the group (FAILED_PRECONDITION: another model, policy or protocol) is not
+ * dialled again: next returns BAD_INPUT with its reason, which ends the group.
  * A coordinator that is silent for ATTACH_SILENCE_MS is taken for gone.
  *
  * Threads.  One of its own dials; rpc's call the handlers.  engine_io is used by the step loop. */

@@ -251,8 +251,7 @@ const group_down *fake_next(fake_group *g, group_down_kind kind)
     const group_down *down = next_within(g, FIXTURE_WAIT_MS);
     if (down == NULL) {
         fail_msg("no command came; want kind %d (%s)", kind, g->text);
-    }
-    if (down->kind != kind) {
+    } else if (down->kind != kind) {
         fail_msg("command of kind %d, want %d", down->kind, kind);
     }
     return down;

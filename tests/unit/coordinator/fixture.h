@@ -80,17 +80,17 @@ typedef struct client {
     rpc_call *call;
     pthread_mutex_t mutex;
     pthread_cond_t changed;
-    bool paused; /* does not read */
-    int32_t ids[FIXTURE_MAX_IDS];
-    size_t n_ids; /* counts on when ids is full */
-    char text[FIXTURE_MAX_IDS];
+    inference_event *finished; /* the event */
+    size_t n_ids;              /* counts on when ids is full */
     size_t n_text;
+    int32_t ids[FIXTURE_MAX_IDS];
     int n_progress;
     int n_finished;
-    inference_event *finished; /* the event */
     int n_logprobs;
-    bool ended;
     rpc_code code;
+    bool paused; /* does not read */
+    bool ended;
+    char text[FIXTURE_MAX_IDS];
     char status[RPC_MAX_STATUS_BYTES + 1];
 } client;
 

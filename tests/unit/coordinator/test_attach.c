@@ -141,6 +141,7 @@ static void a_lost_group_is_replayed_and_the_stream_goes_on_exactly(void **state
     client_wait_ids(&cl, 3);
     const inference_generate_request later = client_request("a");
     client_start(&waits, f.clients, &later, 20000);
+    fixture_wait_waiting(&f, 1);
     fake_detach(&first);
 
     fake_attach(&next, &f, &hello);

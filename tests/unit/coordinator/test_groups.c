@@ -34,7 +34,7 @@ static void what_was_sent_comes_off_the_estimate_until_it_is_answered(void **sta
 {
     coord_group *group = make_one();
     (void)state;
-    coord_slot *slot = coord_group_open_slot(group, NULL, 1, 3 * 128); /* ranks 1, 0, 1 */
+    coord_slot *slot = coord_group_open_slot(group, NULL, 1, (int64_t)3 * 128); /* ranks 1, 0, 1 */
     assert_int_equal(group->blocks_free[0], 7);
     assert_int_equal(group->blocks_free[1], 6);
     take_load(group, 0, 8, 8); /* from before rank 0 saw it */
