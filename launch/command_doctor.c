@@ -169,6 +169,6 @@ int command_doctor(int argc, const char **argv)
     check_memory(&all[4]);
     check_shared_memory(&all[5]);
     check_gpus(&all[6]);
-    poptFreeContext(context);
+    options_end(context, table);
     return print(all, sizeof all / sizeof all[0], json != 0);
 }

@@ -221,7 +221,7 @@ int command_generate(int argc, const char **argv)
     st = run(&o, &p);
 out:
     prompt_reset(&p);
-    poptFreeContext(context);
+    options_end(context, table);
     if (st == BASE_OK) {
         return 0;
     }

@@ -120,6 +120,6 @@ int command_inspect(int argc, const char **argv)
     }
 out:
     model_close(m);
-    poptFreeContext(context);
+    options_end(context, table);
     return st == BASE_OK ? 0 : options_report("inspect", st);
 }

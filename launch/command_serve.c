@@ -104,6 +104,6 @@ out:
         (void)options_report("serve", st);
     }
     local_group_close(group);
-    poptFreeContext(context);
+    options_end(context, table);
     return st == BASE_OK ? 0 : st == BASE_BAD_INPUT ? EXIT_USAGE : EXIT_FAILED;
 }

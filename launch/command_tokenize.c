@@ -120,6 +120,6 @@ out:
     text_tokenizer_destroy(tokenizer);
     base_map_close(&file);
     base_bytes_reset(&in);
-    poptFreeContext(context);
+    options_end(context, table);
     return st == BASE_OK ? 0 : options_report("tokenize", st);
 }

@@ -1,5 +1,7 @@
 #include "launch/options.h"
 
+#include "base/alloc.h"
+
 #include <stdio.h>
 
 base_status options_parse(int argc, const char **argv, const struct poptOption *table,
@@ -15,11 +17,34 @@ base_status options_parse(int argc, const char **argv, const struct poptOption *
         const base_status st =
             BASE_FAIL(BASE_BAD_INPUT, "%s: %s", poptBadOption(context, POPT_BADOPTION_NOALIAS),
                       poptStrerror(rc));
-        (void)poptFreeContext(context);
+        options_end(context, table);
         return st;
     }
     *context_out = context;
     return BASE_OK;
+}
+
+/* popt hands out strings by malloc; base_heap gives such memory back. */
+static void put(char **text)
+{
+    base_heap.put(base_heap.ctx, *text);
+    *text = NULL;
+}
+
+void options_end(poptContext context, const struct poptOption *table)
+{
+    for (; table->longName != NULL || table->arg != NULL; table++) {
+        if ((table->argInfo & POPT_ARG_MASK) == POPT_ARG_STRING) {
+            put(table->arg);
+        } else if ((table->argInfo & POPT_ARG_MASK) == POPT_ARG_ARGV) {
+            char ***list = table->arg;
+            for (char **text = *list; text != NULL && *text != NULL; text++) {
+                put(text);
+            }
+            put((char **)list);
+        }
+    }
+    (void)poptFreeContext(context);
 }
 
 int options_report(const char *verb, base_status st)

@@ -8,5 +8,5 @@ if [ "$version" != 14 ]; then
     echo "SKIP: clang-format 14 is not here (found '${version:-none}')"
     exit 77
 fi
-find base kernels kvshard proto worker coordinator launch tests -name '*.[ch]' -print0 |
+find base kernels kvshard proto worker coordinator launch tests \( -name '*.[ch]' -o -name '*.cu' \) -print0 |
     xargs -0 clang-format --dry-run -Werror

@@ -20,7 +20,7 @@ check coordinator base/ proto/ kvshard/owner.h
 check launch      base/ kernels/ kvshard/ proto/ worker/model/ coordinator/text/
 
 only() { # include pattern, then the extended regexp of paths that may hold it
-    grep -rnE --include='*.[ch]' "^#include <$1" base kernels kvshard proto worker coordinator launch |
+    grep -rnE --include='*.[ch]' --include='*.cu' "^#include <$1" base kernels kvshard proto worker coordinator launch |
         grep -vE "^($2):" && bad=1
 }
 only 'grpc'        'proto/rpc_grpc[a-z_]*\.[ch]'
@@ -29,5 +29,6 @@ only 'mpi\.h'      'kernels/comm/comm_mpi\.c|worker/boot/[a-z_]+\.[ch]'
 only 'cblas'       'kernels/cpu/[a-z_]+\.[ch]'
 only 'pcre2'       'coordinator/text/[a-z_]+\.[ch]'
 only 'utf8proc'    'coordinator/text/[a-z_]+\.[ch]'
+only 'cuda'        'kernels/cuda/[a-z_]+\.(h|cu|cuh)'
 only 'openssl'     'base/hash\.c'
 exit $bad

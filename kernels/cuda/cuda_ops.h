@@ -1,0 +1,25 @@
+/* kernels/cuda/cuda_ops.h - the ops that have a CUDA kernel so far.
+ *
+ * The contracts are those of op_*.h, with every pointer in device memory and 16-byte aligned; limits are the
+ * front doors' matter.  stream is a cudaStream_t.  They join the backend table (backend.h) when it is
+ * complete: an entry of a table is never NULL.
+ * Errors: DEVICE_LOST, NO_MEMORY (a launch failed). */
+#ifndef KERNELS_CUDA_CUDA_OPS_H
+#define KERNELS_CUDA_CUDA_OPS_H
+
+#include "kernels/op_merge.h"
+#include "kernels/op_rmsnorm.h"
+#include "kernels/op_swiglu.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+BASE_MUST_CHECK base_status kern_cuda_merge(void *stream, const kern_merge_args *args);
+BASE_MUST_CHECK base_status kern_cuda_rmsnorm(void *stream, const kern_rmsnorm_args *args);
+BASE_MUST_CHECK base_status kern_cuda_swiglu(void *stream, const kern_swiglu_args *args);
+
+#ifdef __cplusplus
+}
+#endif
+#endif /* KERNELS_CUDA_CUDA_OPS_H */
