@@ -18,8 +18,9 @@ try:
     import grpc
     from proto import health_pb2, health_pb2_grpc, inference_pb2, inference_pb2_grpc
 except ImportError as error:
-    print(f"SKIP: {error}: python3-grpcio and the generated stubs are needed")
-    sys.exit(77)
+    required = os.environ.get("ROPEWALK_E2E") == "required"
+    print(f"{'FAILED' if required else 'SKIP'}: {error}: python3-grpcio and the generated stubs are needed")
+    sys.exit(1 if required else 77)
 
 MPI_ENVIRONMENT = {
     "OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1",

@@ -49,7 +49,7 @@ class Limits(unittest.TestCase):
             (request(text="a", logprobs=21), "logprobs"),
             (request(text="a", stop=[""]), "stop"),
             (request(text="a", stop=["x"] * 17), "stop"),
-            (request(ids=[]), "prompt"),
+            (request(ids=[]), "token_ids"),
             (request(ids=[4096]), "4096"),
             (request(text="a", request_id="x" * 129), "request_id"),
         ]
