@@ -10,6 +10,7 @@
 #include "kernels/op_append.h"
 #include "kernels/op_attn.h"
 #include "kernels/op_basis.h"
+#include "kernels/op_bias.h"
 #include "kernels/op_embed.h"
 #include "kernels/op_gemm.h"
 #include "kernels/op_merge.h"

@@ -1,7 +1,7 @@
 #include "worker/model/arch.h"
 
 static const arch *const table[] = {
-#define X(NAME, name, model_type, class_name) &arch_##name,
+#define X(NAME, impl, model_type, class_name) &arch_##impl,
 #include "worker/model/archs.def"
 #undef X
 };

@@ -33,7 +33,7 @@ static base_status bind_layer(weights *w, const model_config *c, int32_t i, mode
     return BASE_OK;
 }
 
-static base_status bind(weights *w, model *m, model_layer *layers)
+base_status arch_llama_bind(weights *w, model *m, model_layer *layers, arch_bind_more more)
 {
     const model_config *c = &m->config;
     base_status st = BASE_OK;
@@ -41,6 +41,9 @@ static base_status bind(weights *w, model *m, model_layer *layers)
              weights_take(w, "model.embed_tokens.weight", c->n_vocab, c->width, &m->embedding));
     for (int32_t i = 0; i < c->n_layers; i++) {
         BASE_TRY(st, out, bind_layer(w, c, i, &layers[i]));
+        if (more != NULL) {
+            BASE_TRY(st, out, more(w, c, i, &layers[i]));
+        }
     }
     BASE_TRY(st, out, weights_take(w, "model.norm.weight", c->width, 0, &m->final_norm));
     if (c->tied_embeddings) {
@@ -53,10 +56,15 @@ out:
     return st;
 }
 
-static base_status run_layer(const block_step *b, const block_layer *layer)
+base_status arch_llama_run_layer(const block_step *b, const block_layer *layer)
 {
     const base_status st = block_attn_run(b, layer);
     return st == BASE_OK ? block_mlp_run(b, layer) : st;
 }
 
-const arch arch_llama = {.bind = bind, .run_layer = run_layer};
+static base_status bind(weights *w, model *m, model_layer *layers)
+{
+    return arch_llama_bind(w, m, layers, NULL);
+}
+
+const arch arch_llama = {.bind = bind, .run_layer = arch_llama_run_layer};

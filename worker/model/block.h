@@ -27,7 +27,7 @@ typedef struct block_layer {
     const kern_open *opens;          /* [step->n_opens] */
 } block_layer;
 
-/* norm, q/k/v, RoPE, the cache, attention over all ranks, output projection.  Collective. */
+/* norm, q/k/v with their biases and head norms, RoPE, the cache, attention over all ranks, output projection.  Collective. */
 BASE_MUST_CHECK base_status block_attn_run(const block_step *b, const block_layer *layer);
 
 /* norm, SwiGLU MLP. */
@@ -37,8 +37,9 @@ BASE_MUST_CHECK base_status block_mlp_run(const block_step *b, const block_layer
 BASE_MUST_CHECK base_status block_gemm(kern_ctx *ctx, const float *x, int32_t n_rows, int32_t k,
                                        const model_tensor *w, int32_t n, bool accumulate, float *y);
 
-/* y [T, C] = normalised x [T, C]. */
+/* y [n_rows, cols] = normalised x [n_rows, cols]: tokens of C, or heads of D. */
 BASE_MUST_CHECK base_status block_norm(kern_ctx *ctx, const model_config *config, const float *x,
-                                       int32_t n_rows, const model_tensor *weight, float *y);
+                                       int32_t n_rows, int32_t cols, const model_tensor *weight,
+                                       float *y);
 
 #endif /* WORKER_MODEL_BLOCK_H */

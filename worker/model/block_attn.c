@@ -1,6 +1,23 @@
 #include "worker/model/block.h"
 
-#include <math.h>
+/* y [T, n_heads * D] = h w^T, plus the bias and normalised by heads where the model does so. */
+static base_status project(const block_step *b, const model_tensor *w, const model_tensor *bias,
+                           const model_tensor *norm, int32_t n_heads, float *y)
+{
+    const model_config *c = b->config;
+    const int32_t n = b->step->n_tokens;
+    const int32_t width = n_heads * c->head_dim;
+    base_status st = block_gemm(b->ctx, b->scratch->h, n, c->width, w, width, false, y);
+    if (st == BASE_OK && bias->data != NULL) {
+        const kern_bias_args args = {
+            .x = y, .bias = bias->data, .rows = n, .cols = width, .dtype = bias->dtype};
+        st = kern_bias(b->ctx, &args);
+    }
+    if (st == BASE_OK && norm->data != NULL) {
+        st = block_norm(b->ctx, c, y, n * n_heads, c->head_dim, norm, y);
+    }
+    return st;
+}
 
 static base_status rope(const block_step *b, float *x, int32_t n_heads)
 {
@@ -87,7 +104,7 @@ static base_status attend(const block_step *b, const block_layer *layer, float *
         .n_heads = c->n_heads,
         .n_kv_heads = c->n_kv_heads,
         .head_dim = c->head_dim,
-        .scale = (float)(1.0 / sqrt((double)c->head_dim)),
+        .scale = rope_softmax_scale(&c->rope, c->head_dim),
     };
     return kern_attn(b->ctx, &args);
 }
@@ -116,15 +133,15 @@ base_status block_attn_run(const block_step *b, const block_layer *layer)
     const scratch *s = b->scratch;
     const int32_t n = b->step->n_tokens;
     const int32_t q_width = c->n_heads * c->head_dim;
-    const int32_t kv_width = c->n_kv_heads * c->head_dim;
+    const model_tensor none = {.data = NULL};
     const int64_t rank_stride = (int64_t)n * (q_width + c->n_heads);
     float *const mine = s->partials + comm_rank(b->ranks) * rank_stride;
     base_status st = BASE_OK;
 
-    BASE_TRY(st, out, block_norm(b->ctx, c, s->x, n, &w->attn_norm, s->h));
-    BASE_TRY(st, out, block_gemm(b->ctx, s->h, n, c->width, &w->q, q_width, false, s->q));
-    BASE_TRY(st, out, block_gemm(b->ctx, s->h, n, c->width, &w->k, kv_width, false, s->k));
-    BASE_TRY(st, out, block_gemm(b->ctx, s->h, n, c->width, &w->v, kv_width, false, s->v));
+    BASE_TRY(st, out, block_norm(b->ctx, c, s->x, n, c->width, &w->attn_norm, s->h));
+    BASE_TRY(st, out, project(b, &w->q, &w->q_bias, &w->q_norm, c->n_heads, s->q));
+    BASE_TRY(st, out, project(b, &w->k, &w->k_bias, &w->k_norm, c->n_kv_heads, s->k));
+    BASE_TRY(st, out, project(b, &w->v, &w->v_bias, &none, c->n_kv_heads, s->v));
     BASE_TRY(st, out, rope(b, s->q, c->n_heads));
     BASE_TRY(st, out, rope(b, s->k, c->n_kv_heads));
     BASE_TRY(st, out, store(b, layer));

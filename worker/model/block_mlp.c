@@ -19,14 +19,14 @@ base_status block_gemm(kern_ctx *ctx, const float *x, int32_t n_rows, int32_t k,
 }
 
 base_status block_norm(kern_ctx *ctx, const model_config *config, const float *x, int32_t n_rows,
-                       const model_tensor *weight, float *y)
+                       int32_t cols, const model_tensor *weight, float *y)
 {
     const kern_rmsnorm_args args = {
         .x = x,
         .weight = weight->data,
         .y = y,
         .rows = n_rows,
-        .cols = config->width,
+        .cols = cols,
         .eps = config->rms_eps,
         .dtype = weight->dtype,
     };
@@ -43,7 +43,7 @@ base_status block_mlp_run(const block_step *b, const block_layer *layer)
         .gate = s->gate, .up = s->up, .y = s->gate, .n_tokens = n, .width = c->ffn_width};
     base_status st = BASE_OK;
 
-    BASE_TRY(st, out, block_norm(b->ctx, c, s->x, n, &w->mlp_norm, s->h));
+    BASE_TRY(st, out, block_norm(b->ctx, c, s->x, n, c->width, &w->mlp_norm, s->h));
     BASE_TRY(st, out,
              block_gemm(b->ctx, s->h, n, c->width, &w->gate, c->ffn_width, false, s->gate));
     BASE_TRY(st, out, block_gemm(b->ctx, s->h, n, c->width, &w->up, c->ffn_width, false, s->up));

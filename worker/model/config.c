@@ -2,22 +2,25 @@
 
 #include "worker/model/config_parts.h"
 
+#include <inttypes.h>
 #include <string.h>
 
 #define GENERATION_WHAT "generation_config.json"
-#define MAX_GROUP       16 /* kern_attn's limit of query heads per KV head */
+#define QWEN3_HEAD_DIM  128  /* when head_dim is absent, as in transformers */
+#define MISTRAL_WINDOW  4096 /* the same for sliding_window */
+#define MAX_GROUP       16   /* kern_attn's limit of query heads per KV head */
 
 static const struct {
     const char *model_type;
     const char *class_name;
 } archs[] = {
-#define X(NAME, name, model_type, class_name) {model_type, class_name},
+#define X(NAME, impl, model_type, class_name) {model_type, class_name},
 #include "worker/model/archs.def"
 #undef X
 };
 
 static const char supported_archs[] = ""
-#define X(NAME, name, model_type, class_name) " " class_name
+#define X(NAME, impl, model_type, class_name) " " class_name
 #include "worker/model/archs.def"
 #undef X
     ;
@@ -76,8 +79,10 @@ static base_status sizes_parse(const json_t *root, model_config *c)
     BASE_TRY(st, out,
              size_parse(root, "num_attention_heads", true, 1, CONFIG_MAX_HEADS, &c->n_heads));
     c->n_kv_heads = c->n_heads;
+    /* Llama without the field has a KV head for each head; the others have defaults of their own. */
     BASE_TRY(st, out,
-             size_parse(root, "num_key_value_heads", false, 1, CONFIG_MAX_HEADS, &c->n_kv_heads));
+             size_parse(root, "num_key_value_heads", c->arch != MODEL_ARCH_LLAMA, 1,
+                        CONFIG_MAX_HEADS, &c->n_kv_heads));
     if (c->n_heads % c->n_kv_heads != 0 || c->n_heads / c->n_kv_heads > MAX_GROUP ||
         c->n_kv_heads > 256) {
         st = BASE_FAIL(BASE_BAD_FILE,
@@ -86,12 +91,12 @@ static base_status sizes_parse(const json_t *root, model_config *c)
                        CONFIG_WHAT, c->n_kv_heads, c->n_heads, MAX_GROUP);
         goto out;
     }
-    c->head_dim = c->width / c->n_heads;
+    c->head_dim = c->arch == MODEL_ARCH_QWEN3 ? QWEN3_HEAD_DIM : c->width / c->n_heads;
     BASE_TRY(st, out, size_parse(root, "head_dim", false, 1, 65536, &c->head_dim));
     if (c->head_dim != 64 && c->head_dim != 128) {
         st = BASE_FAIL(BASE_BAD_FILE,
                        "%s: field 'head_dim' is %d, supported: 64, 128 (hidden_size / "
-                       "num_attention_heads when absent)",
+                       "num_attention_heads when absent, 128 in Qwen3)",
                        CONFIG_WHAT, c->head_dim);
     }
 out:
@@ -122,6 +127,29 @@ static base_status layer_types_check(const json_t *root)
         }
     }
     return BASE_OK;
+}
+
+/* A window that no context reaches past is no window.  Qwen's field does nothing by itself:
+ * use_sliding_window, which config_known.def refuses, turns it on. */
+static base_status window_check(const json_t *root, const model_config *c)
+{
+    if (c->arch == MODEL_ARCH_QWEN2 || c->arch == MODEL_ARCH_QWEN3) {
+        return BASE_OK;
+    }
+    int64_t window = c->arch == MODEL_ARCH_MISTRAL ? MISTRAL_WINDOW : INT64_MAX;
+    const json_t *field = json_object_get(root, "sliding_window");
+    if (json_is_null(field)) {
+        return BASE_OK;
+    }
+    const base_status st =
+        base_json_get_int(root, CONFIG_WHAT, "sliding_window", false, 1, INT64_MAX, &window);
+    if (st == BASE_OK && window < c->max_context) {
+        return BASE_FAIL(BASE_BAD_FILE,
+                         "%s: field 'sliding_window' is %" PRId64
+                         "%s, supported: null, or at least the context of %" PRId64,
+                         CONFIG_WHAT, window, field == NULL ? " when absent" : "", c->max_context);
+    }
+    return st;
 }
 
 /* An id or a list of ids; absent or null leaves the ids alone. */
@@ -171,7 +199,7 @@ static base_status root_parse(base_view text, const char *what, json_t **root_ou
 }
 
 base_status model_config_parse(base_view config_json, base_view generation_config_json,
-                               model_config *config_out)
+                               base_view rope_scaling_text, model_config *config_out)
 {
     base_status st = BASE_OK;
     json_t *root = NULL;
@@ -190,6 +218,10 @@ base_status model_config_parse(base_view config_json, base_view generation_confi
              base_json_get_bool(root, CONFIG_WHAT, "tie_word_embeddings", false,
                                 &config.tied_embeddings));
     BASE_TRY(st, out, config_rope_parse(root, &config));
+    if (rope_scaling_text.n_bytes > 0) {
+        BASE_TRY(st, out, config_rope_override(rope_scaling_text, &config));
+    }
+    BASE_TRY(st, out, window_check(root, &config));
     BASE_TRY(st, out, act_check(root));
     BASE_TRY(st, out, layer_types_check(root));
     BASE_TRY(st, out, eos_parse(root, CONFIG_WHAT, &config));

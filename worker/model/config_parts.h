@@ -19,7 +19,10 @@ BASE_MUST_CHECK base_status config_known_check(json_t *root);
 /* The value of a field for an error text: JSON, cut to what fits. */
 void config_value_text(const json_t *value, char *text_out, size_t n_bytes);
 
-/* Reads rope_theta, rope_scaling and rope_parameters into config.  Errors: BAD_FILE. */
+/* Reads rope_theta, rope_scaling (transformers 4) and rope_parameters (5) into config, and may raise
+ * max_context.  Errors: BAD_FILE. */
 BASE_MUST_CHECK base_status config_rope_parse(json_t *root, model_config *config);
+/* Replaces the scaling: "none" or JSON.  Errors: BAD_FILE, NO_MEMORY. */
+BASE_MUST_CHECK base_status config_rope_override(base_view text, model_config *config);
 
 #endif /* WORKER_MODEL_CONFIG_PARTS_H */

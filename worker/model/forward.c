@@ -153,7 +153,7 @@ static base_status head(const forward *f, const int32_t *sample_rows, int32_t n_
                row_bytes);
     }
     const base_status st =
-        block_norm(f->ctx, c, s->sample, n_samples, &f->model->final_norm, s->sample);
+        block_norm(f->ctx, c, s->sample, n_samples, c->width, &f->model->final_norm, s->sample);
     return st != BASE_OK ? st
                          : block_gemm(f->ctx, s->sample, n_samples, c->width, &f->model->head,
                                       c->n_vocab, false, logits_out);

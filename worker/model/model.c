@@ -2,8 +2,8 @@
 
 #include "base/file.h"
 #include "worker/model/arch.h"
+#include "worker/model/checkpoint.h"
 #include "worker/model/model_hash.h"
-#include "worker/model/safetensors.h"
 #include "worker/model/weights.h"
 
 #include <limits.h>
@@ -14,7 +14,7 @@
 #define MAX_TOKENIZER_BYTES ((size_t)64 << 20)
 
 typedef struct model_data { /* what model.data owns */
-    base_map weights;
+    checkpoint *files;
     char *tokenizer_json;
     char *generation_config_json;
     char *name;
@@ -75,8 +75,8 @@ static base_status name_make(const char *folder, const base_alloc *mem, char **n
     }
 }
 
-static base_status config_read(const char *folder, const base_alloc *mem, model *m,
-                               model_data *data)
+static base_status config_read(const char *folder, base_view rope_text, const base_alloc *mem,
+                               model *m, model_data *data)
 {
     base_view config_json = {NULL, 0};
     char *bytes = NULL;
@@ -86,58 +86,41 @@ static base_status config_read(const char *folder, const base_alloc *mem, model 
         st = file_read(folder, "config.json", MODEL_MAX_CONFIG_BYTES, mem, &bytes, &config_json);
     }
     if (st == BASE_OK) {
-        st = model_config_parse(config_json, m->generation_config_json, &m->config);
+        st = model_config_parse(config_json, m->generation_config_json, rope_text, &m->config);
     }
     mem->put(mem->ctx, bytes);
     return st;
-}
-
-/* The directory starts after the 8 bytes of its length; the first tensor follows it. */
-static size_t header_bytes(const safetensors_index *index, size_t n_file_bytes)
-{
-    size_t n = n_file_bytes;
-    for (int32_t i = 0; i < index->n_entries; i++) {
-        n = index->entries[i].begin < n ? index->entries[i].begin : n;
-    }
-    return n;
 }
 
 static base_status weights_bind(const char *folder, const base_alloc *mem, model *m,
                                 model_data *data)
 {
     base_status st = BASE_OK;
-    safetensors_index *index = NULL;
-    weights w = {0};
-    char path[PATH_MAX];
 
-    BASE_TRY(st, out, path_make(folder, "model.safetensors", path));
-    BASE_TRY(st, out, base_map_open(path, &data->weights));
-    BASE_TRY(st, out,
-             safetensors_parse(data->weights.bytes, data->weights.n_bytes, path, mem, &index));
-    w.index = index;
-    w.bytes = data->weights.bytes;
-    w.what = path;
-    w.used = mem->get(mem->ctx, (size_t)index->n_entries + 1);
+    BASE_TRY(st, out, checkpoint_open(folder, mem, &data->files));
+    weights w = {.files = data->files};
     data->layers = mem->get(mem->ctx, (size_t)m->config.n_layers * sizeof *data->layers);
-    if (w.used == NULL || data->layers == NULL) {
-        st = BASE_FAIL(BASE_NO_MEMORY, "%s: table of %d layers", path, m->config.n_layers);
+    if (data->layers == NULL) {
+        st = BASE_FAIL(BASE_NO_MEMORY, "%s: table of %d layers", folder, m->config.n_layers);
         goto out;
     }
     m->layers = data->layers;
     BASE_TRY(st, out, arch_of(m->config.arch)->bind(&w, m, data->layers));
     weights_warn_unused(&w);
-    BASE_TRY(st, out,
-             model_hash_compute(&m->config, &data->weights,
-                                header_bytes(index, data->weights.n_bytes), m->tokenizer_json,
-                                &m->hash));
+    BASE_TRY(st, out, model_hash_compute(&m->config, data->files, m->tokenizer_json, &m->hash));
 
 out:
-    mem->put(mem->ctx, w.used);
-    safetensors_free(index);
     return st;
 }
 
 base_status model_open(const char *folder, const base_alloc *mem, model **model_out)
+{
+    const base_view own = {NULL, 0};
+    return model_open_scaled(folder, own, mem, model_out);
+}
+
+base_status model_open_scaled(const char *folder, base_view rope_text, const base_alloc *mem,
+                              model **model_out)
 {
     base_status st = BASE_OK;
     model *m = mem->get(mem->ctx, sizeof *m);
@@ -154,7 +137,7 @@ base_status model_open(const char *folder, const base_alloc *mem, model **model_
     m->data = data;
     BASE_TRY(st, out, name_make(folder, mem, &data->name));
     m->name = data->name;
-    BASE_TRY(st, out, config_read(folder, mem, m, data));
+    BASE_TRY(st, out, config_read(folder, rope_text, mem, m, data));
     BASE_TRY(st, out,
              file_read(folder, "tokenizer.json", MAX_TOKENIZER_BYTES, mem, &data->tokenizer_json,
                        &m->tokenizer_json));
@@ -175,7 +158,7 @@ void model_close(model *m)
     const base_alloc mem = m->mem;
     model_data *data = m->data;
     if (data != NULL) {
-        base_map_close(&data->weights);
+        checkpoint_close(data->files);
         mem.put(mem.ctx, data->tokenizer_json);
         mem.put(mem.ctx, data->generation_config_json);
         mem.put(mem.ctx, data->name);

@@ -1,7 +1,7 @@
 /* worker/model/model.h - a model folder, opened: configuration, mapped weights, tokenizer files.
  *
- * Folder as downloaded: config.json, model.safetensors, tokenizer.json, generation_config.json
- * (the last may be missing).  Weights stay where they are mapped: ranks of one host share the page cache.
+ * Folder as downloaded: config.json, model.safetensors or its shards and their index, tokenizer.json,
+ * generation_config.json (the last may be missing).  Weights stay where they are mapped: ranks of one host share the page cache.
  * Immutable after open; any thread reads it. */
 #ifndef WORKER_MODEL_MODEL_H
 #define WORKER_MODEL_MODEL_H
@@ -24,6 +24,11 @@ typedef struct model_layer {
     model_tensor k;         /* [Hkv * D, C] */
     model_tensor v;         /* [Hkv * D, C] */
     model_tensor o;         /* [C, H * D] */
+    model_tensor q_bias;    /* [H * D]; no data where the model has none, as the next four */
+    model_tensor k_bias;    /* [Hkv * D] */
+    model_tensor v_bias;    /* [Hkv * D] */
+    model_tensor q_norm;    /* [D], of each head */
+    model_tensor k_norm;    /* [D] */
     model_tensor mlp_norm;  /* [C] */
     model_tensor gate;      /* [F, C] */
     model_tensor up;        /* [F, C] */
@@ -48,6 +53,9 @@ typedef struct model {
 /* Errors: NOT_FOUND, IO, BAD_FILE (file, tensor or field, reason), NO_MEMORY; nothing stays open. */
 BASE_MUST_CHECK base_status model_open(const char *folder, const base_alloc *mem,
                                        model **model_out);
+/* The same with another RoPE scaling: "none" or JSON (config.h); empty is the model's own. */
+BASE_MUST_CHECK base_status model_open_scaled(const char *folder, base_view rope_text,
+                                              const base_alloc *mem, model **model_out);
 void model_close(model *m); /* NULL is allowed */
 
 #endif /* WORKER_MODEL_MODEL_H */

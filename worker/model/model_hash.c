@@ -29,6 +29,24 @@ static void add_config(base_hasher *h, const model_config *c)
     }
 }
 
+/* Nothing for a model without scaling: its hash is what it was before there was any. */
+static void add_rope(base_hasher *h, const rope_scaling *s)
+{
+    if (s->kind == ROPE_DEFAULT) {
+        return;
+    }
+    const double values[] = {s->factor,           s->original_context, s->low_freq_factor,
+                             s->high_freq_factor, s->beta_fast,        s->beta_slow,
+                             s->attention_factor};
+    base_hasher_add_u64(h, (uint64_t)s->kind);
+    base_hasher_add_u64(h, s->truncate ? 1u : 0u);
+    for (size_t i = 0; i < sizeof values / sizeof values[0]; i++) {
+        uint64_t bits;
+        memcpy(&bits, &values[i], sizeof bits);
+        base_hasher_add_u64(h, bits);
+    }
+}
+
 static void add_sample(base_hasher *h, const base_map *map, size_t begin)
 {
     const size_t rest = map->n_bytes - begin;
@@ -36,8 +54,32 @@ static void add_sample(base_hasher *h, const base_map *map, size_t begin)
                     rest < MODEL_HASH_SAMPLE_BYTES ? rest : MODEL_HASH_SAMPLE_BYTES);
 }
 
-base_status model_hash_compute(const model_config *config, const base_map *weights,
-                               size_t n_header_bytes, base_view tokenizer_json, base_hash *hash_out)
+/* The directory starts after the 8 bytes of its length; the first tensor follows it. */
+static size_t header_bytes(const checkpoint_file *f)
+{
+    size_t n = f->map.n_bytes;
+    for (int32_t i = 0; i < f->index->n_entries; i++) {
+        n = f->index->entries[i].begin < n ? f->index->entries[i].begin : n;
+    }
+    return n;
+}
+
+static void add_file(base_hasher *h, const checkpoint_file *f)
+{
+    const size_t n_header_bytes = header_bytes(f);
+    base_hasher_add_u64(h, f->map.n_bytes);
+    base_hasher_add_u64(h, n_header_bytes);
+    base_hasher_add(h, f->map.bytes, n_header_bytes);
+    for (size_t at = n_header_bytes; at < f->map.n_bytes; at += MODEL_HASH_STRIDE_BYTES) {
+        add_sample(h, &f->map, at);
+    }
+    if (f->map.n_bytes >= MODEL_HASH_SAMPLE_BYTES) {
+        add_sample(h, &f->map, f->map.n_bytes - MODEL_HASH_SAMPLE_BYTES);
+    }
+}
+
+base_status model_hash_compute(const model_config *config, const checkpoint *files,
+                               base_view tokenizer_json, base_hash *hash_out)
 {
     base_hasher *h = NULL;
     const base_status st = base_hasher_create(&h);
@@ -46,16 +88,11 @@ base_status model_hash_compute(const model_config *config, const base_map *weigh
     }
     base_hasher_add_text(h, "ropewalk model 1");
     add_config(h, config);
+    add_rope(h, &config->rope);
     base_hasher_add_u64(h, tokenizer_json.n_bytes);
     base_hasher_add(h, tokenizer_json.data, tokenizer_json.n_bytes);
-    base_hasher_add_u64(h, weights->n_bytes);
-    base_hasher_add_u64(h, n_header_bytes);
-    base_hasher_add(h, weights->bytes, n_header_bytes);
-    for (size_t at = n_header_bytes; at < weights->n_bytes; at += MODEL_HASH_STRIDE_BYTES) {
-        add_sample(h, weights, at);
-    }
-    if (weights->n_bytes >= MODEL_HASH_SAMPLE_BYTES) {
-        add_sample(h, weights, weights->n_bytes - MODEL_HASH_SAMPLE_BYTES);
+    for (int32_t i = 0; i < files->n_files; i++) {
+        add_file(h, &files->files[i]);
     }
     *hash_out = base_hasher_end(h);
     return BASE_OK;

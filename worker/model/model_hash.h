@@ -2,10 +2,10 @@
 #ifndef WORKER_MODEL_MODEL_HASH_H
 #define WORKER_MODEL_MODEL_HASH_H
 
-#include "base/file.h"
 #include "base/hash.h"
 #include "base/status.h"
 #include "base/view.h"
+#include "worker/model/checkpoint.h"
 #include "worker/model/config.h"
 
 #include <stddef.h>
@@ -13,10 +13,9 @@
 #define MODEL_HASH_SAMPLE_BYTES ((size_t)4 << 10) /* read of every MODEL_HASH_STRIDE_BYTES */
 #define MODEL_HASH_STRIDE_BYTES ((size_t)1 << 20)
 
-/* Covers config, tokenizer_json, the file's size and first n_header_bytes, and samples of the rest:
- * a weight changed between the samples goes unseen.  Errors: NO_MEMORY. */
-BASE_MUST_CHECK base_status model_hash_compute(const model_config *config, const base_map *weights,
-                                               size_t n_header_bytes, base_view tokenizer_json,
-                                               base_hash *hash_out);
+/* Covers config, tokenizer_json, size and directory of each file, and samples of the rest: a weight
+ * changed between the samples goes unseen.  Errors: NO_MEMORY. */
+BASE_MUST_CHECK base_status model_hash_compute(const model_config *config, const checkpoint *files,
+                                               base_view tokenizer_json, base_hash *hash_out);
 
 #endif /* WORKER_MODEL_MODEL_HASH_H */

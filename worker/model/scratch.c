@@ -3,7 +3,6 @@
 #include "base/checked.h"
 
 #include <inttypes.h>
-#include <math.h>
 
 #define ALIGN_BYTES 64 /* a cache line, and what vector loads like */
 #define N_BUFFERS   11
@@ -76,9 +75,7 @@ base_status scratch_init(scratch *s, const model_config *config, const scratch_l
     for (int32_t i = 0; i < N_BUFFERS; i++) {
         *buffers[i] = (float *)(void *)(start + p.begin[i]);
     }
-    for (int32_t i = 0; i < config->head_dim / 2; i++) {
-        s->inv_freq[i] = (float)pow(config->rope_theta, -2.0 * i / config->head_dim);
-    }
+    rope_frequencies(config->rope_theta, &config->rope, config->head_dim, s->inv_freq);
     s->data = data;
     s->mem = *mem;
     return BASE_OK;

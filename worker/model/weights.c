@@ -21,9 +21,10 @@ static void shape_text(const safetensors_entry *e, char *text_out, size_t n_byte
 base_status weights_take(weights *w, const char *name, int32_t rows, int32_t cols,
                          model_tensor *tensor_out)
 {
-    const safetensors_entry *e = safetensors_find(w->index, name);
+    const checkpoint_file *file = NULL;
+    const safetensors_entry *e = checkpoint_find(w->files, name, &file);
     if (e == NULL) {
-        return BASE_FAIL(BASE_BAD_FILE, "%s: tensor '%s' is missing", w->what, name);
+        return BASE_FAIL(BASE_BAD_FILE, "%s: tensor '%s' is missing", w->files->what, name);
     }
     const int32_t n_dims = cols == 0 ? 1 : 2;
     if (e->n_dims != n_dims || e->shape[0] != rows || (n_dims == 2 && e->shape[1] != cols)) {
@@ -31,13 +32,13 @@ base_status weights_take(weights *w, const char *name, int32_t rows, int32_t col
         shape_text(e, got, sizeof got);
         if (n_dims == 1) {
             return BASE_FAIL(BASE_BAD_FILE, "%s: tensor '%s' has shape %s, config.json wants [%d]",
-                             w->what, name, got, rows);
+                             file->path, name, got, rows);
         }
         return BASE_FAIL(BASE_BAD_FILE, "%s: tensor '%s' has shape %s, config.json wants [%d, %d]",
-                         w->what, name, got, rows, cols);
+                         file->path, name, got, rows, cols);
     }
-    w->used[e - w->index->entries] = true;
-    tensor_out->data = w->bytes + e->begin;
+    file->used[e - file->index->entries] = true;
+    tensor_out->data = file->map.bytes + e->begin;
     tensor_out->dtype = e->dtype;
     return BASE_OK;
 }
@@ -57,9 +58,10 @@ base_status weights_take_layer(weights *w, int32_t layer, const char *part, int3
 
 void weights_ignore(weights *w, const char *name)
 {
-    const safetensors_entry *e = safetensors_find(w->index, name);
+    const checkpoint_file *file = NULL;
+    const safetensors_entry *e = checkpoint_find(w->files, name, &file);
     if (e != NULL) {
-        w->used[e - w->index->entries] = true;
+        file->used[e - file->index->entries] = true;
     }
 }
 
@@ -74,15 +76,18 @@ void weights_warn_unused(const weights *w)
 {
     int32_t n = 0;
     const char *first = NULL;
-    for (int32_t i = 0; i < w->index->n_entries; i++) {
-        if (!w->used[i]) {
-            first = first == NULL ? w->index->entries[i].name : first;
-            n++;
+    for (int32_t f = 0; f < w->files->n_files; f++) {
+        const checkpoint_file *file = &w->files->files[f];
+        for (int32_t i = 0; i < file->index->n_entries; i++) {
+            if (!file->used[i]) {
+                first = first == NULL ? file->index->entries[i].name : first;
+                n++;
+            }
         }
     }
     if (n > 0) {
         BASE_WARN(
             "%s: %d tensors are not part of the model and are not used, the first is '%.200s'",
-            w->what, n, first);
+            w->files->what, n, first);
     }
 }

@@ -4,8 +4,8 @@
 #define WORKER_MODEL_WEIGHTS_H
 
 #include "base/status.h"
+#include "worker/model/checkpoint.h"
 #include "worker/model/model.h"
-#include "worker/model/safetensors.h"
 
 #include <stdbool.h>
 #include <stdint.h>
@@ -13,10 +13,7 @@
 #define WEIGHTS_MAX_NAME 128
 
 typedef struct weights {
-    const safetensors_index *index; /* borrowed */
-    const uint8_t *bytes;           /* the mapped file, borrowed */
-    const char *what;               /* the file's name in errors */
-    bool *used;                     /* [index->n_entries], the caller's */
+    const checkpoint *files; /* borrowed; its marks are set */
 } weights;
 
 /* Finds a tensor of shape [rows, cols], or [rows] when cols is 0.

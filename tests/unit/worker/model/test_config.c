@@ -13,12 +13,13 @@
 static base_status parse(const char *text, model_config *c)
 {
     const base_view none = {NULL, 0};
-    return model_config_parse(base_view_of(text), none, c);
+    return model_config_parse(base_view_of(text), none, none, c);
 }
 
 static base_status parse_both(const char *text, const char *generation, model_config *c)
 {
-    return model_config_parse(base_view_of(text), base_view_of(generation), c);
+    const base_view none = {NULL, 0};
+    return model_config_parse(base_view_of(text), base_view_of(generation), none, c);
 }
 
 /* Each case is refused with a text that holds both names. */
@@ -127,9 +128,9 @@ static void what_changes_results_is_refused_by_name(void **state)
         {"{" GOOD ",\"num_local_experts\":8}", "num_local_experts", "8"},
         {"{" GOOD ",\"logits_scaling\":8.0}", "logits_scaling", "supported: 1"},
         {"{" GOOD ",\"rope_scaling\":{\"rope_type\":\"llama3\",\"factor\":8}}", "rope_scaling",
-         "llama3"},
+         "low_freq_factor"},
         {"{" GOOD ",\"rope_scaling\":{\"factor\":8}}", "rope_scaling", "rope_type"},
-        {"{" GOOD ",\"rope_parameters\":{\"rope_type\":\"yarn\"}}", "rope_parameters", "yarn"},
+        {"{" GOOD ",\"rope_parameters\":{\"rope_type\":\"yarn\"}}", "rope_parameters", "factor"},
         {"{" GOOD ",\"hidden_act\":\"gelu\"}", "hidden_act", "silu"},
         {"{" GOOD ",\"layer_types\":[\"full_attention\",\"sliding_attention\"]}", "layer_types",
          "sliding_attention"},
