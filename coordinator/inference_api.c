@@ -3,7 +3,6 @@
 
 #include "base/clock.h"
 #include "base/log.h"
-#include "coordinator/text/utf8.h"
 
 #include <inttypes.h>
 #include <stdio.h>
@@ -246,38 +245,15 @@ out:
     inference_tokenize_request_free(wire);
 }
 
-/* Copies text, with U+FFFD for what is no UTF-8. */
-static base_status add_as_utf8(base_bytes *out, base_view text)
-{
-    base_status st = BASE_OK;
-    size_t at = 0;
-
-    while (at < text.n_bytes) {
-        const base_view rest = {text.data + at, text.n_bytes - at};
-        const size_t n_valid = text_utf8_valid_prefix(rest);
-        BASE_TRY(st, out, base_bytes_add(out, rest.data, n_valid));
-        at += n_valid;
-        if (at < text.n_bytes) {
-            at += text_utf8_next(text.data + at, text.n_bytes - at).n_bytes;
-            BASE_TRY(st, out, base_bytes_add(out, "\xEF\xBF\xBD", 3));
-        }
-    }
-
-out:
-    return st;
-}
-
 static void on_detokenize(void *ctx, rpc_call *call, base_view message)
 {
     base_status st = BASE_OK;
     coordinator *c = ctx;
     inference_detokenize_request *wire = NULL;
     const coord_model *model = NULL;
-    base_bytes raw;
     base_bytes text;
     base_bytes bytes;
 
-    base_bytes_init(&raw, RPC_MAX_MESSAGE_BYTES, &c->mem);
     base_bytes_init(&text, RPC_MAX_MESSAGE_BYTES, &c->mem);
     base_bytes_init(&bytes, RPC_MAX_MESSAGE_BYTES, &c->mem);
     BASE_TRY(st, out, inference_detokenize_request_decode(message, &c->mem, &wire));
@@ -286,14 +262,13 @@ static void on_detokenize(void *ctx, rpc_call *call, base_view message)
         st = no_group();
         goto out;
     }
-    BASE_TRY(st, out,
-             text_decode(model->tokenizer, wire->ids, wire->n_ids, wire->skip_special, &raw));
-    BASE_TRY(st, out, add_as_utf8(&text, base_bytes_view(&raw)));
+    BASE_TRY(
+        st, out,
+        text_decode_shown(model->tokenizer, wire->ids, wire->n_ids, wire->skip_special, &text));
     BASE_TRY(st, out, inference_detokenize_response_encode(base_bytes_view(&text), &bytes));
 
 out:
     reply(c, call, st, &bytes);
-    base_bytes_reset(&raw);
     base_bytes_reset(&text);
     base_bytes_reset(&bytes);
     inference_detokenize_request_free(wire);

@@ -53,6 +53,7 @@ static base_status decode(const text_tokenizer *tokenizer, base_view json)
 {
     base_status st;
     json_t *root = NULL;
+    int32_t *ids = NULL;
     base_bytes text;
 
     base_bytes_init(&text, MAX_INPUT_BYTES, &base_heap);
@@ -61,19 +62,26 @@ static base_status decode(const text_tokenizer *tokenizer, base_view json)
         st = BASE_FAIL(BASE_BAD_INPUT, "stdin is not a JSON array of token ids");
         goto out;
     }
-    for (size_t i = 0; i < json_array_size(root); i++) {
+    const size_t n_ids = json_array_size(root);
+    ids = base_heap.get(base_heap.ctx, (n_ids + 1) * sizeof *ids);
+    if (ids == NULL) {
+        st = BASE_FAIL(BASE_NO_MEMORY, "%zu token ids", n_ids);
+        goto out;
+    }
+    for (size_t i = 0; i < n_ids; i++) {
         const json_t *entry = json_array_get(root, i);
         const json_int_t value = json_integer_value(entry);
         if (!json_is_integer(entry) || value < 0 || value > INT32_MAX) {
             st = BASE_FAIL(BASE_BAD_INPUT, "stdin: entry %zu is not a token id", i);
             goto out;
         }
-        const int32_t id = (int32_t)value;
-        BASE_TRY(st, out, text_decode(tokenizer, &id, 1, false, &text));
+        ids[i] = (int32_t)value;
     }
+    BASE_TRY(st, out, text_decode(tokenizer, ids, n_ids, false, &text));
     (void)fwrite(text.data != NULL ? text.data : "", 1, text.n_bytes, stdout);
 out:
     base_bytes_reset(&text);
+    base_heap.put(base_heap.ctx, ids);
     base_json_free(root);
     return st;
 }

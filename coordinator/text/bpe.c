@@ -4,7 +4,7 @@
 #include <string.h>
 
 /* Up to here a scan for the best pair is quicker than a heap. */
-#define SHORT_BYTES 40
+#define SHORT_IDS 40
 
 base_status text_bpe_init(text_bpe *bpe, const int32_t byte_ids[256], const text_bpe_merge *merges,
                           size_t n_merges, const base_alloc *mem)
@@ -40,24 +40,30 @@ void text_bpe_scratch_reset(text_bpe_scratch *scratch)
     scratch->n_max = 0;
 }
 
-/* For n bytes: a heap of 2n entries (a merge takes one and adds two), then ids, next and prev. */
-static base_status reserve(text_bpe_scratch *scratch, size_t n)
+/* For n symbols: a heap of 2n entries (a merge takes one and adds two), then ids, next and prev. */
+static int32_t *ids_of(const text_bpe_scratch *scratch)
 {
-    if (n <= scratch->n_max) {
-        return BASE_OK;
+    return (int32_t *)((uint64_t *)scratch->block + 2 * scratch->n_max);
+}
+
+base_status text_bpe_reserve(text_bpe_scratch *scratch, size_t n, int32_t **ids_out)
+{
+    assert(n >= 1 && n <= TEXT_BPE_MAX_BYTES);
+    if (n > scratch->n_max) {
+        size_t n_max = 2 * scratch->n_max;
+        if (n_max < n) {
+            n_max = n < 256 ? 256 : n;
+        }
+        const size_t n_bytes = n_max * (2 * sizeof(uint64_t) + 3 * sizeof(int32_t));
+        void *block = scratch->mem.get(scratch->mem.ctx, n_bytes);
+        if (block == NULL) {
+            return BASE_FAIL(BASE_NO_MEMORY, "merging a run of %zu symbols", n);
+        }
+        scratch->mem.put(scratch->mem.ctx, scratch->block);
+        scratch->block = block;
+        scratch->n_max = n_max;
     }
-    size_t n_max = 2 * scratch->n_max;
-    if (n_max < n) {
-        n_max = n < 256 ? 256 : n;
-    }
-    const size_t n_bytes = n_max * (2 * sizeof(uint64_t) + 3 * sizeof(int32_t));
-    void *block = scratch->mem.get(scratch->mem.ctx, n_bytes);
-    if (block == NULL) {
-        return BASE_FAIL(BASE_NO_MEMORY, "merging a run of %zu bytes", n);
-    }
-    scratch->mem.put(scratch->mem.ctx, scratch->block);
-    scratch->block = block;
-    scratch->n_max = n_max;
+    *ids_out = ids_of(scratch);
     return BASE_OK;
 }
 
@@ -68,7 +74,7 @@ static uint64_t find_merge(const text_bpe *bpe, int32_t left, int32_t right)
 
 static size_t merge_short(const text_bpe *bpe, int32_t *ids, size_t n)
 {
-    uint64_t joins[SHORT_BYTES]; /* joins[i] is the merge of ids[i] and ids[i + 1] */
+    uint64_t joins[SHORT_IDS]; /* joins[i] is the merge of ids[i] and ids[i + 1] */
     for (size_t i = 0; i + 1 < n; i++) {
         joins[i] = find_merge(bpe, ids[i], ids[i + 1]);
     }
@@ -200,24 +206,27 @@ static size_t merge_long(const text_bpe *bpe, heap *h, int32_t *ids, int32_t *ne
     return n_ids;
 }
 
+size_t text_bpe_merge_ids(const text_bpe *bpe, text_bpe_scratch *scratch, size_t n)
+{
+    heap h = {scratch->block, 0};
+    int32_t *ids = ids_of(scratch);
+    return n <= SHORT_IDS
+               ? merge_short(bpe, ids, n)
+               : merge_long(bpe, &h, ids, ids + scratch->n_max, ids + 2 * scratch->n_max, n);
+}
+
 base_status text_bpe_encode(const text_bpe *bpe, base_view piece, text_bpe_scratch *scratch,
                             const int32_t **ids_out, size_t *n_ids_out)
 {
-    const size_t n = piece.n_bytes;
-    assert(n >= 1 && n <= TEXT_BPE_MAX_BYTES);
-
-    const base_status st = reserve(scratch, n);
+    int32_t *ids = NULL;
+    const base_status st = text_bpe_reserve(scratch, piece.n_bytes, &ids);
     if (st != BASE_OK) {
         return st;
     }
-    heap h = {scratch->block, 0};
-    int32_t *ids = (int32_t *)(h.entries + 2 * scratch->n_max);
-    for (size_t i = 0; i < n; i++) {
+    for (size_t i = 0; i < piece.n_bytes; i++) {
         ids[i] = bpe->byte_ids[(unsigned char)piece.data[i]];
     }
-    *n_ids_out = n <= SHORT_BYTES
-                     ? merge_short(bpe, ids, n)
-                     : merge_long(bpe, &h, ids, ids + scratch->n_max, ids + 2 * scratch->n_max, n);
+    *n_ids_out = text_bpe_merge_ids(bpe, scratch, piece.n_bytes);
     *ids_out = ids;
     return BASE_OK;
 }

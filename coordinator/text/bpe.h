@@ -1,8 +1,9 @@
-/* coordinator/text/bpe.h - merging the bytes of one pre-token into token ids.
+/* coordinator/text/bpe.h - merging the symbols of one piece of text into token ids.
  *
  * Of all neighbours that have a merge, the one of the lowest rank is joined first, the leftmost
  * of equals; until none is left.
- * Time.    O(n log n) in the bytes of the pre-token.
+ * Symbols are what merging starts from: bytes here, characters in characters.h.
+ * Time.    O(n log n) in the symbols of the piece; memory 28 bytes a symbol.
  * Threads. A text_bpe is only read after init; each thread has scratch of its own. */
 #ifndef COORDINATOR_TEXT_BPE_H
 #define COORDINATOR_TEXT_BPE_H
@@ -10,7 +11,7 @@
 #include "base/view.h"
 #include "coordinator/text/pairs.h"
 
-#define TEXT_BPE_MAX_BYTES ((size_t)INT32_MAX) /* of one pre-token */
+#define TEXT_BPE_MAX_BYTES ((size_t)INT32_MAX) /* of one piece */
 
 typedef struct text_bpe_merge {
     int32_t left;
@@ -25,7 +26,7 @@ typedef struct text_bpe {
 
 typedef struct text_bpe_scratch {
     void *block;
-    size_t n_max; /* bytes of pre-token that block has room for */
+    size_t n_max; /* symbols that block has room for */
     base_alloc mem;
 } text_bpe_scratch;
 
@@ -40,7 +41,13 @@ void text_bpe_reset(text_bpe *bpe);
 void text_bpe_scratch_init(text_bpe_scratch *scratch, const base_alloc *mem);
 void text_bpe_scratch_reset(text_bpe_scratch *scratch);
 
-/* The ids of piece (1..TEXT_BPE_MAX_BYTES bytes).  *ids_out points into scratch and lives until
+/* Room for the ids of n symbols (1..TEXT_BPE_MAX_BYTES), for text_bpe_merge_ids.  Errors: NO_MEMORY. */
+BASE_MUST_CHECK base_status text_bpe_reserve(text_bpe_scratch *scratch, size_t n,
+                                             int32_t **ids_out);
+/* Merges the n ids that stand where text_bpe_reserve said, in place; gives how many are left. */
+size_t text_bpe_merge_ids(const text_bpe *bpe, text_bpe_scratch *scratch, size_t n);
+
+/* The ids of piece, a symbol a byte (1..TEXT_BPE_MAX_BYTES bytes).  *ids_out points into scratch and lives until
  * its next use.  Errors: NO_MEMORY. */
 BASE_MUST_CHECK base_status text_bpe_encode(const text_bpe *bpe, base_view piece,
                                             text_bpe_scratch *scratch, const int32_t **ids_out,

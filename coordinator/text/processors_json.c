@@ -1,61 +1,19 @@
 #include "coordinator/text/processors_json.h"
 
+#include "coordinator/text/spaces_json.h"
+#include "coordinator/text/steps_json.h"
+
 #define WHAT TEXT_JSON_WHAT
 
 /* How ByteLevel cuts when use_regex is true (GPT-2's pattern, which the format does not repeat). */
 static const char gpt2_pattern[] = "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+|"
                                    " ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+";
 
-static base_status get_type(const json_t *step, const char *what, base_view *type_out)
-{
-    return base_json_get_text(step, what, "type", true, type_out);
-}
-
-static bool is_type(base_view type, const char *name)
-{
-    return base_view_equal(type, base_view_of(name));
-}
-
-static base_status refuse_type(const char *what, base_view type)
-{
-    return BASE_FAIL(BASE_BAD_FILE, "%s: type '%.*s' is not supported", what, (int)type.n_bytes,
-                     type.data);
-}
-
-/* Calls read for step, or for each step of the array `list` if it is a Sequence.  Sequences do not
- * nest. */
-typedef base_status (*read_fn)(const json_t *step, base_view type, text_spec *spec);
-
-static base_status read_steps(const json_t *step, const char *what, const char *list,
-                              text_spec *spec, read_fn read)
-{
-    base_view type;
-    base_status st = get_type(step, what, &type);
-    if (st != BASE_OK) {
-        return st;
-    }
-    if (!is_type(type, "Sequence")) {
-        return read(step, type, spec);
-    }
-    const json_t *steps = json_object_get(step, list);
-    if (!json_is_array(steps)) {
-        return BASE_FAIL(BASE_BAD_FILE, "%s: field '%s' is not an array", what, list);
-    }
-    for (size_t i = 0; i < json_array_size(steps) && st == BASE_OK; i++) {
-        const json_t *one = json_array_get(steps, i);
-        st = get_type(one, what, &type);
-        if (st == BASE_OK) {
-            st = read(one, type, spec);
-        }
-    }
-    return st;
-}
-
 static base_status read_normalizer(const json_t *step, base_view type, text_spec *spec)
 {
     (void)step;
-    if (!is_type(type, "NFC")) {
-        return refuse_type(WHAT ": normalizer", type);
+    if (!text_step_is(type, "NFC")) {
+        return text_step_refuse(WHAT ": normalizer", type);
     }
     spec->nfc = true;
     return BASE_OK;
@@ -80,7 +38,7 @@ static base_status read_split(const json_t *step, text_spec *spec)
     bool invert = false;
 
     BASE_TRY(st, out, base_json_get_text(step, what, "behavior", true, &behavior));
-    if (!is_type(behavior, "Isolated")) {
+    if (!text_step_is(behavior, "Isolated")) {
         st = BASE_FAIL(BASE_BAD_FILE, "%s: behavior '%.*s', only Isolated is supported", what,
                        (int)behavior.n_bytes, behavior.data);
         goto out;
@@ -121,13 +79,13 @@ out:
 
 static base_status read_pre_tokenizer(const json_t *step, base_view type, text_spec *spec)
 {
-    if (is_type(type, "Split")) {
+    if (text_step_is(type, "Split")) {
         return read_split(step, spec);
     }
-    if (is_type(type, "ByteLevel")) {
+    if (text_step_is(type, "ByteLevel")) {
         return read_byte_level(step, spec);
     }
-    return refuse_type(WHAT ": pre_tokenizer", type);
+    return text_step_refuse(WHAT ": pre_tokenizer", type);
 }
 
 /* ByteLevel stands once and last: a Split behind it would see the byte alphabet, not the text. */
@@ -221,11 +179,11 @@ static base_status read_template(const json_t *step, text_spec *spec)
 
 static base_status read_post_processor(const json_t *step, base_view type, text_spec *spec)
 {
-    if (is_type(type, "ByteLevel")) {
+    if (text_step_is(type, "ByteLevel")) {
         return BASE_OK; /* moves offsets only */
     }
-    if (!is_type(type, "TemplateProcessing")) {
-        return refuse_type(WHAT ": post_processor", type);
+    if (!text_step_is(type, "TemplateProcessing")) {
+        return text_step_refuse(WHAT ": post_processor", type);
     }
     if (spec->front.n_ids + spec->behind.n_ids > 0) {
         return BASE_FAIL(BASE_BAD_FILE, WHAT ": post_processor: two TemplateProcessing");
@@ -237,39 +195,43 @@ static base_status read_decoder(const json_t *step, base_view type, text_spec *s
 {
     (void)step;
     (void)spec;
-    return is_type(type, "ByteLevel") ? BASE_OK : refuse_type(WHAT ": decoder", type);
+    return text_step_is(type, "ByteLevel") ? BASE_OK : text_step_refuse(WHAT ": decoder", type);
 }
 
-static const json_t *find_step(const text_spec *spec, const char *key)
+/* What byte-level files have in front of BPE and behind it. */
+static base_status read_byte_level_steps(text_spec *spec)
 {
-    const json_t *step = json_object_get(spec->root, key);
-    return json_is_null(step) ? NULL : step;
+    base_status st = BASE_OK;
+    const json_t *step = text_step_find(spec, "normalizer");
+    if (step != NULL) {
+        BASE_TRY(st, out,
+                 text_steps_read(step, WHAT ": normalizer", "normalizers", spec, read_normalizer));
+    }
+    step = text_step_find(spec, "pre_tokenizer");
+    if (step != NULL) {
+        BASE_TRY(st, out,
+                 text_steps_read(step, WHAT ": pre_tokenizer", "pretokenizers", spec,
+                                 read_pre_tokenizer));
+    }
+    BASE_TRY(st, out, check_byte_level(step));
+    step = text_step_find(spec, "decoder");
+    if (step != NULL) {
+        BASE_TRY(st, out, text_steps_read(step, WHAT ": decoder", "decoders", spec, read_decoder));
+    }
+out:
+    return st;
 }
 
 base_status text_spec_read_processors(text_spec *spec)
 {
     base_status st = BASE_OK;
-    const json_t *step = find_step(spec, "normalizer");
+    BASE_TRY(st, out,
+             spec->byte_fallback ? text_spec_read_spaces(spec) : read_byte_level_steps(spec));
+    const json_t *step = text_step_find(spec, "post_processor");
     if (step != NULL) {
         BASE_TRY(st, out,
-                 read_steps(step, WHAT ": normalizer", "normalizers", spec, read_normalizer));
-    }
-    step = find_step(spec, "pre_tokenizer");
-    if (step != NULL) {
-        BASE_TRY(
-            st, out,
-            read_steps(step, WHAT ": pre_tokenizer", "pretokenizers", spec, read_pre_tokenizer));
-    }
-    BASE_TRY(st, out, check_byte_level(step));
-    step = find_step(spec, "post_processor");
-    if (step != NULL) {
-        BASE_TRY(
-            st, out,
-            read_steps(step, WHAT ": post_processor", "processors", spec, read_post_processor));
-    }
-    step = find_step(spec, "decoder");
-    if (step != NULL) {
-        BASE_TRY(st, out, read_steps(step, WHAT ": decoder", "decoders", spec, read_decoder));
+                 text_steps_read(step, WHAT ": post_processor", "processors", spec,
+                                 read_post_processor));
     }
 out:
     return st;

@@ -5,7 +5,8 @@
 
 #include "coordinator/text/tokenizer_json.h"
 
-/* Sets nfc, patterns, front and behind of a spec whose root, n_ids, tokens and added are set.
+/* Sets nfc and patterns or spaces, and front and behind, of a spec whose root, n_ids, tokens, added
+ * and byte_fallback are set.
  * Errors: BAD_FILE (field and reason). */
 BASE_MUST_CHECK base_status text_spec_read_processors(text_spec *spec);
 

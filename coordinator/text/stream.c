@@ -1,5 +1,6 @@
 #include "coordinator/text/stream.h"
 
+#include "coordinator/text/shown.h"
 #include "coordinator/text/stops.h"
 #include "coordinator/text/utf8.h"
 
@@ -7,16 +8,13 @@
 
 #define STREAM_MAX_BYTES ((size_t)INT32_MAX) /* held at once */
 
-static const char replacement[] = "\xef\xbf\xbd"; /* U+FFFD */
-
 struct text_stream {
     base_alloc mem;
-    const text_tokenizer *tokenizer;
+    text_shown shown;
     text_stop stops[TEXT_MAX_STOPS];
     size_t n_stops;
     bool include_stop;
     int stop;        /* the one that was found; -1 */
-    base_bytes tail; /* bytes of tokens that are no whole character yet */
     base_bytes held; /* whole characters that are not given yet */
 };
 
@@ -50,10 +48,9 @@ base_status text_stream_create(const text_tokenizer *tokenizer, const base_view 
         goto out;
     }
     s->mem = *mem;
-    s->tokenizer = tokenizer;
+    text_shown_init(&s->shown, tokenizer, true, mem);
     s->include_stop = include_stop;
     s->stop = -1;
-    base_bytes_init(&s->tail, STREAM_MAX_BYTES, mem);
     base_bytes_init(&s->held, STREAM_MAX_BYTES, mem);
     for (size_t i = 0; i < n_stops; i++) {
         BASE_TRY(st, out, check_stop(stops[i], i));
@@ -77,41 +74,20 @@ void text_stream_destroy(text_stream *s)
     for (size_t i = 0; i < s->n_stops; i++) {
         text_stop_reset(&s->stops[i], &mem);
     }
-    base_bytes_reset(&s->tail);
+    text_shown_reset(&s->shown);
     base_bytes_reset(&s->held);
     mem.put(mem.ctx, s);
 }
 
-/* Adds one character to held, and looks for stop strings in it. */
-static base_status hold(text_stream *s, const char *bytes, size_t n_bytes)
+/* Looks for stop strings in held from n_seen on, and forgets what is behind one. */
+static void look(text_stream *s, size_t n_seen)
 {
-    const base_status st = base_bytes_add(&s->held, bytes, n_bytes);
-    if (st != BASE_OK) {
-        return st;
-    }
-    for (size_t i = 0; i < n_bytes && s->stop < 0; i++) {
-        s->stop = text_stops_step(s->stops, s->n_stops, bytes[i]);
-    }
-    return BASE_OK;
-}
-
-/* Moves the characters of tail to held, up to a stop; a cut one stays, or is replaced at_end. */
-static base_status assemble(text_stream *s, bool at_end)
-{
-    base_status st = BASE_OK;
-    size_t i = 0;
-    while (i < s->tail.n_bytes && s->stop < 0 && st == BASE_OK) {
-        const char *bytes = s->tail.data + i;
-        const text_utf8_char c = text_utf8_next(bytes, s->tail.n_bytes - i);
-        if (c.kind == TEXT_UTF8_CUT && !at_end) {
-            break;
+    for (size_t i = n_seen; i < s->held.n_bytes && s->stop < 0; i++) {
+        s->stop = text_stops_step(s->stops, s->n_stops, s->held.data[i]);
+        if (s->stop >= 0) {
+            s->held.n_bytes = i + 1;
         }
-        st = c.kind == TEXT_UTF8_VALID ? hold(s, bytes, c.n_bytes)
-                                       : hold(s, replacement, sizeof replacement - 1);
-        i += c.n_bytes;
     }
-    base_bytes_drop_front(&s->tail, i);
-    return st;
 }
 
 /* Gives what is decided. */
@@ -130,18 +106,14 @@ static base_status give(text_stream *s, bool at_end, base_bytes *text_out)
     return st;
 }
 
-static base_status advance(text_stream *s, bool at_end, base_bytes *text_out)
-{
-    const base_status st = assemble(s, at_end);
-    return st == BASE_OK ? give(s, at_end, text_out) : st;
-}
-
 base_status text_stream_add(text_stream *s, int32_t id, base_bytes *text_out, int *stop_out)
 {
     base_status st = BASE_OK;
+    const size_t n_seen = s->held.n_bytes;
     if (s->stop < 0) {
-        BASE_TRY(st, out, text_decode(s->tokenizer, &id, 1, true, &s->tail));
-        BASE_TRY(st, out, advance(s, false, text_out));
+        BASE_TRY(st, out, text_shown_add(&s->shown, id, &s->held));
+        look(s, n_seen);
+        BASE_TRY(st, out, give(s, false, text_out));
     }
     *stop_out = s->stop;
 out:
@@ -150,5 +122,13 @@ out:
 
 base_status text_stream_finish(text_stream *s, base_bytes *text_out)
 {
-    return s->stop < 0 ? advance(s, true, text_out) : BASE_OK;
+    base_status st = BASE_OK;
+    const size_t n_seen = s->held.n_bytes;
+    if (s->stop < 0) {
+        BASE_TRY(st, out, text_shown_finish(&s->shown, &s->held));
+        look(s, n_seen);
+        BASE_TRY(st, out, give(s, true, text_out));
+    }
+out:
+    return st;
 }

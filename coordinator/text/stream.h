@@ -3,8 +3,13 @@
  * Ids go in one by one; what comes out is whole UTF-8 characters only, and never a part of what
  * may become a stop string: such bytes wait until it is decided.  When a stop string is
  * complete the stream ends; the text before it has come out, the stop string itself only when
- * include_stop.  Bytes that can never become valid UTF-8 come out as U+FFFD, one for each
- * maximal invalid run as Unicode recommends.
+ * include_stop.  The whole of it is what Hugging Face's decode of all ids gives, special tokens
+ * left out, up to the stop string:
+ *   byte-level: bytes that can never become valid UTF-8 come out as U+FFFD, one for each maximal
+ *     invalid run as Unicode recommends;
+ *   SentencePiece-style: the space in front of the whole text is left out; a run of byte tokens
+ *     comes out when another token follows or the stream ends (a line feed is such a token in
+ *     Llama 2), as U+FFFD for each byte if the run is not valid UTF-8 as a whole.
  *
  * Threads.  One at a time. */
 #ifndef COORDINATOR_TEXT_STREAM_H
@@ -32,7 +37,7 @@ void text_stream_destroy(text_stream *stream); /* NULL is allowed */
  * Errors: as text_decode; after OUT_OF_RANGE and NO_MEMORY the stream is only to be destroyed. */
 BASE_MUST_CHECK base_status text_stream_add(text_stream *stream, int32_t id, base_bytes *text_out,
                                             int *stop_out);
-/* The stream ends without a stop: gives what was held back. */
+/* The ids end here: gives what was held back, up to a stop string that is complete only now. */
 BASE_MUST_CHECK base_status text_stream_finish(text_stream *stream, base_bytes *text_out);
 
 #endif /* COORDINATOR_TEXT_STREAM_H */

@@ -41,11 +41,16 @@ static base_status read_model_options(const json_t *model, text_spec *spec)
         goto out;
     }
     BASE_TRY(st, out, base_json_get_real(model, what, "dropout", false, 0, 0, &dropout));
-    BASE_TRY(st, out, refuse_true(model, what, "byte_fallback"));
+    BASE_TRY(st, out,
+             base_json_get_bool(model, what, "byte_fallback", false, &spec->byte_fallback));
     BASE_TRY(st, out, refuse_text(model, what, "continuing_subword_prefix"));
     BASE_TRY(st, out, refuse_text(model, what, "end_of_word_suffix"));
     BASE_TRY(st, out,
              base_json_get_bool(model, what, "ignore_merges", false, &spec->ignore_merges));
+    if (spec->byte_fallback && spec->ignore_merges) {
+        st = BASE_FAIL(BASE_BAD_FILE, "%s: field 'ignore_merges' true with byte_fallback", what);
+        goto out;
+    }
     /* unk_token and fuse_unk never act: every byte has a token, which create checks. */
 out:
     return st;

@@ -17,6 +17,7 @@
 #include "coordinator/text/added.h"
 #include "coordinator/text/bpe.h"
 #include "coordinator/text/pretokenize.h"
+#include "coordinator/text/spaces.h"
 #include "coordinator/text/tokenizer.h"
 
 #define TEXT_JSON_WHAT "tokenizer.json" /* what errors start with */
@@ -43,6 +44,8 @@ typedef struct text_spec {
     size_t n_merges;
     text_spec_added *added;
     size_t n_added;
+    bool byte_fallback; /* SentencePiece-style, else byte-level */
+    text_spaces spaces; /* of the former; then come fields of the latter */
     bool nfc;
     bool ignore_merges; /* a piece that is a token as a whole is not merged */
     text_pretokenizer_pattern patterns[TEXT_MAX_PATTERNS];

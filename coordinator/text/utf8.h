@@ -6,6 +6,8 @@
 
 #include <stdint.h>
 
+#define TEXT_REPLACEMENT "\xef\xbf\xbd" /* U+FFFD */
+
 typedef enum text_utf8_kind {
     TEXT_UTF8_VALID,   /* a whole character */
     TEXT_UTF8_INVALID, /* a maximal invalid run (Unicode 3.9, table 3-7): one U+FFFD */

@@ -1,7 +1,7 @@
 /* coordinator/text/vocab.h - what each token id stands for, and back.
  *
- * Ordinary tokens are stored as the bytes that they decode to; tokens of the file that are not
- * written in the byte alphabet, and added tokens, as they are written.
+ * Tokens are stored as the bytes that they decode to; those of a byte-level file that are not
+ * written in the byte alphabet, and its added tokens, as they are written.
  * Any number of threads may read; adding is for one thread. */
 #ifndef COORDINATOR_TEXT_VOCAB_H
 #define COORDINATOR_TEXT_VOCAB_H
@@ -18,6 +18,7 @@ typedef enum text_token_kind {
     TEXT_TOKEN_NONE, /* no token has this id */
     TEXT_TOKEN_ORDINARY,
     TEXT_TOKEN_OPAQUE, /* in the file's vocabulary, but no text leads to it */
+    TEXT_TOKEN_BYTE,   /* one byte of a character that has no token */
     TEXT_TOKEN_ADDED,
     TEXT_TOKEN_SPECIAL, /* added, and special */
 } text_token_kind;
@@ -32,7 +33,7 @@ typedef struct text_vocab {
     text_vocab_token *tokens; /* [n_ids] */
     int32_t n_ids;
     base_bytes blob;
-    int32_t *slots; /* hash table of ids, -1 is free; ordinary and added tokens */
+    int32_t *slots; /* hash table of ids, -1 is free; without opaque tokens */
     size_t mask;
     base_alloc mem;
 } text_vocab;

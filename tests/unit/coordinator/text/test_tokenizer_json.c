@@ -12,7 +12,7 @@ static void what_would_change_ids_is_refused_by_name(void **state)
     (void)state;
     static const bend bends[] = {
         {"model.type", "\"Unigram\"", "Unigram"},
-        {"model.byte_fallback", "true", "byte_fallback"},
+        {"model.byte_fallback", "true", "NFC"},
         {"model.dropout", "0.1", "dropout"},
         {"model.continuing_subword_prefix", "\"##\"", "continuing_subword_prefix"},
         {"model.end_of_word_suffix", "\"</w>\"", "end_of_word_suffix"},
