@@ -9,6 +9,7 @@ int command_serve(int argc, const char **argv);
 int command_generate(int argc, const char **argv);
 int command_tokenize(int argc, const char **argv);
 int command_inspect(int argc, const char **argv);
+int command_eval(int argc, const char **argv);
 int command_doctor(int argc, const char **argv);
 
 #endif /* LAUNCH_COMMANDS_H */

@@ -14,6 +14,7 @@ static const struct {
     {"generate", command_generate, "send one prompt and print what comes back"},
     {"tokenize", command_tokenize, "text on stdin to token ids, or back"},
     {"inspect", command_inspect, "what a model folder holds, and what its cache costs"},
+    {"eval", command_eval, "measure policies side by side: text, logits, retrieval, own questions"},
     {"doctor", command_doctor, "check this machine, and say what to do about each fault"},
 };
 

@@ -6,6 +6,7 @@
 #include <math.h>
 #include <mpi.h>
 #include <stdio.h>
+#include <stdlib.h>
 
 #define DEMO    "models/demo"
 #define STORIES "models/stories260K-hd64-bf16"

@@ -9,6 +9,7 @@
 #include "kernels/comm/comm.h"
 #include "kernels/kern.h"
 #include "kvshard/shard.h"
+#include "worker/model/forward.h"
 #include "worker/model/model.h"
 #include "worker/model/scratch.h"
 
@@ -19,12 +20,15 @@ typedef struct block_step { /* the same for all layers of a step */
     const model_config *config;
     const kv_step *step;
     const scratch *scratch;
+    forward_observer observer; /* or NULL */
+    void *observer_ctx;
 } block_step;
 
 typedef struct block_layer {
     const model_layer *weights;
     const kern_head_format *formats; /* [Hkv] */
     const kern_open *opens;          /* [step->n_opens] */
+    int32_t index;                   /* of the layer */
 } block_layer;
 
 /* norm, q/k/v with their biases and head norms, RoPE, the cache, attention over all ranks, output projection.  Collective. */

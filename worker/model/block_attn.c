@@ -49,6 +49,20 @@ static base_status basis(const block_step *b, const block_layer *layer, float *x
     return kern_basis(b->ctx, &args);
 }
 
+static base_status observe(const block_step *b, const block_layer *layer)
+{
+    const forward_observation seen = {
+        .layer = layer->index,
+        .n_tokens = b->step->n_tokens,
+        .positions = b->step->positions,
+        .q = b->scratch->q,
+        .k = b->scratch->k,
+        .v = b->scratch->v,
+        .inv_freq = b->scratch->inv_freq,
+    };
+    return b->observer == NULL ? BASE_OK : b->observer(b->observer_ctx, &seen);
+}
+
 /* k and v go into the rows of the blocks that this rank owns; blocks that are full now become pages
  * before anything attends, so that what a query sees does not depend on the step's size. */
 static base_status store(const block_step *b, const block_layer *layer)
@@ -144,6 +158,7 @@ base_status block_attn_run(const block_step *b, const block_layer *layer)
     BASE_TRY(st, out, project(b, &w->v, &w->v_bias, &none, c->n_kv_heads, s->v));
     BASE_TRY(st, out, rope(b, s->q, c->n_heads));
     BASE_TRY(st, out, rope(b, s->k, c->n_kv_heads));
+    BASE_TRY(st, out, observe(b, layer));
     BASE_TRY(st, out, store(b, layer));
     BASE_TRY(st, out, basis(b, layer, s->q, false, false));
     BASE_TRY(st, out, attend(b, layer, mine));

@@ -13,6 +13,8 @@ struct forward {
     kern_ctx *ctx;
     comm *ranks;
     forward_limits limits;
+    forward_observer observer; /* or NULL */
+    void *observer_ctx;
     scratch scratch;
     base_alloc mem;
 };
@@ -97,6 +99,12 @@ void forward_set_timeout(forward *f, int64_t timeout_ms)
     f->limits.timeout_ms = timeout_ms;
 }
 
+void forward_set_observer(forward *f, forward_observer observer, void *ctx)
+{
+    f->observer = observer;
+    f->observer_ctx = ctx;
+}
+
 int64_t forward_scratch_bytes(const model_config *config, const forward_limits *limits,
                               int32_t n_ranks)
 {
@@ -170,6 +178,8 @@ base_status forward_step(forward *f, kv_shard *shard, const kv_step *step, const
         .config = &f->model->config,
         .step = step,
         .scratch = &f->scratch,
+        .observer = f->observer,
+        .observer_ctx = f->observer_ctx,
     };
     const arch *a = arch_of(f->model->config.arch);
 
@@ -183,6 +193,7 @@ base_status forward_step(forward *f, kv_shard *shard, const kv_step *step, const
             .weights = &f->model->layers[i],
             .formats = kv_format_layer(f->format, i),
             .opens = kv_shard_layer_opens(shard, i),
+            .index = i,
         };
         BASE_TRY(st, out, a->run_layer(&b, &layer));
     }

@@ -32,11 +32,27 @@ void forward_set_timeout(forward *f, int64_t timeout_ms);
 int64_t forward_scratch_bytes(const model_config *config, const forward_limits *limits,
                               int32_t n_ranks);
 
+/* What a layer of a step attends with, shown before the cache takes it.  Valid during the call. */
+typedef struct forward_observation {
+    int32_t layer;
+    int32_t n_tokens;
+    const int64_t *positions; /* [n_tokens] */
+    const float *q;           /* [n_tokens, H, D]    after RoPE, before the page basis */
+    const float *k;           /* [n_tokens, Hkv, D]  after RoPE, before the page basis */
+    const float *v;           /* [n_tokens, Hkv, D] */
+    const float *inv_freq;    /* [D/2] */
+} forward_observation;
+
+/* Called once a layer by the thread of forward_step; a failure ends the step with that status. */
+typedef base_status (*forward_observer)(void *ctx, const forward_observation *seen);
+/* Of the steps that follow; NULL: none. */
+void forward_set_observer(forward *f, forward_observer observer, void *ctx);
+
 /* Runs a step that kv_shard_begin_step laid out.
  *   ids         [step->n_tokens]
  *   sample_rows [n_samples]  tokens of the step whose next-token logits are wanted
  *   logits_out  [n_samples, V] f32 on the ranks that want them; NULL: the head is skipped
- * Errors: BAD_INPUT, PEER_LOST, DEVICE_LOST. */
+ * Errors: BAD_INPUT, PEER_LOST, DEVICE_LOST, the observer's. */
 BASE_MUST_CHECK base_status forward_step(forward *f, kv_shard *shard, const kv_step *step,
                                          const int32_t *ids, const int32_t *sample_rows,
                                          int32_t n_samples, float *logits_out);

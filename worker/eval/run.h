@@ -1,0 +1,68 @@
+/* worker/eval/run.h - one rank of a model with a cache of its own: feed tokens, get logits.
+ *
+ * For measures, tools and tests; the step loop of a server is engine/.  A slot is a sequence; block b of every
+ * sequence belongs to rank b mod N, which numbers its pages in order of use.
+ * Memory.   Pages for n_slots sequences of max_context positions, forward's scratch: made at create.
+ * Threads.  One owner.  With several ranks every call that steps is collective. */
+#ifndef WORKER_EVAL_RUN_H
+#define WORKER_EVAL_RUN_H
+
+#include "kernels/comm/comm.h"
+#include "kernels/kern.h"
+#include "kvshard/format.h"
+#include "kvshard/policy.h"
+#include "kvshard/shard.h"
+#include "worker/model/forward.h"
+#include "worker/model/model.h"
+
+#define EVAL_RUN_MAX_SLOTS  16
+#define EVAL_RUN_TIMEOUT_MS 60000 /* of an exchange */
+
+typedef struct eval_run_options {
+    int32_t max_step_tokens;
+    int32_t max_samples;
+    int32_t max_context; /* positions of one sequence */
+    int32_t n_slots;     /* 1..EVAL_RUN_MAX_SLOTS */
+} eval_run_options;
+
+typedef struct eval_run {
+    const model *model; /* borrowed, like ctx and ranks */
+    kern_ctx *ctx;
+    comm *ranks;
+    kv_format *format;
+    kv_shard *shard;
+    forward *forward;
+    eval_run_options options;
+    int64_t positions[EVAL_RUN_MAX_SLOTS]; /* the next of each slot */
+    int32_t next_page;
+    base_alloc mem;
+} eval_run;
+
+/* Everything but policy is borrowed and must outlive the run.  Several runs may share a model and a ctx.
+ * Errors: BAD_INPUT (options), NO_MEMORY, and what making the cache's format gives. */
+BASE_MUST_CHECK base_status eval_run_create(const model *m, const kv_policy *policy, kern_ctx *ctx,
+                                            comm *ranks, const eval_run_options *options,
+                                            const base_alloc *mem, eval_run **run_out);
+void eval_run_destroy(eval_run *run); /* NULL is allowed */
+
+/* Forgets all sequences. */
+void eval_run_clear(eval_run *run);
+
+/* One step of n_seqs sequences, whose ids follow each other; seqs[].position is filled in.
+ * sample_rows and logits_out as of forward_step.  Errors: OUT_OF_RANGE (past max_context), forward_step's. */
+BASE_MUST_CHECK base_status eval_run_step(eval_run *run, kv_step_seq *seqs, int32_t n_seqs,
+                                          const int32_t *ids, const int32_t *sample_rows,
+                                          int32_t n_samples, float *logits_out);
+
+/* Feeds n_tokens > 0 to slot 0 in steps of at most chunk; logits_out [V] of the last token. */
+BASE_MUST_CHECK base_status eval_run_feed(eval_run *run, const int32_t *ids, int32_t n_tokens,
+                                          int32_t chunk, float *logits_out);
+
+/* Clears, feeds the prompt (n_tokens > 0) to slot 0 in the largest steps allowed, and picks the likeliest token
+ * until max_new tokens or one of the model's end tokens, which is not part of ids_out [max_new].
+ * Errors: as eval_run_feed, NO_MEMORY. */
+BASE_MUST_CHECK base_status eval_run_generate(eval_run *run, const int32_t *ids, int32_t n_tokens,
+                                              int32_t max_new, int32_t *ids_out,
+                                              int32_t *n_ids_out);
+
+#endif /* WORKER_EVAL_RUN_H */
