@@ -1,5 +1,6 @@
 """The command line: its JSON, its errors, its exit status."""
 import json
+import os
 import subprocess
 import unittest
 
@@ -73,6 +74,16 @@ class CommandLine(unittest.TestCase):
         self.assertEqual(json.loads(done.stdout), GOLDEN[1]["input_ids"][1:])
         back = run("tokenize", "--model", MODEL, "--decode", stdin=done.stdout)
         self.assertEqual(back.stdout, text)
+
+    def test_tokenize_llama_2_style(self):
+        folder = os.environ.get("ROPEWALK_FIXTURES", "../shared/fixtures") + "/models/stories260K-hd64-bf16"
+        if not os.path.exists(folder):
+            self.skipTest(f"no {folder} (set ROPEWALK_FIXTURES)")
+        done = run("tokenize", "--model", folder, stdin=b"Once upon a time")
+        self.assertEqual(json.loads(done.stdout), [1, 403, 407, 261, 378])
+        done = run("tokenize", "--model", folder, "--no-special", stdin=b" Once\n\xf0\x9f\x98\x80 ")
+        back = run("tokenize", "--model", folder, "--decode", stdin=done.stdout)
+        self.assertEqual(back.stdout, b" Once\n\xf0\x9f\x98\x80 ")
 
     def test_inspect_says_what_a_cache_costs(self):
         info = json.loads(run("inspect", MODEL, "--json").stdout)
