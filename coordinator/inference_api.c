@@ -106,7 +106,11 @@ static base_status tokenise(const coord_model *model, const inference_generate_r
         .parse_special = true,
         .max_ids = (size_t)max_context,
     };
-    const base_status st = text_encode(model->tokenizer, wire->text, options, ids);
+    base_status st = coord_model_check_text(model, "prompt.text");
+    if (st != BASE_OK) {
+        return st;
+    }
+    st = text_encode(model->tokenizer, wire->text, options, ids);
     if (st == BASE_OUT_OF_RANGE) {
         return BASE_FAIL(BASE_OUT_OF_RANGE,
                          "prompt.text has more than max_context %" PRId64 " tokens", max_context);
@@ -230,6 +234,7 @@ static void on_tokenize(void *ctx, rpc_call *call, base_view message)
     const text_encode_options options = {.add_special = wire->add_special,
                                          .parse_special = wire->parse_special,
                                          .max_ids = MAX_TOKENIZE_IDS};
+    BASE_TRY(st, out, coord_model_check_text(model, "text"));
     st = text_encode(model->tokenizer, wire->text, options, &ids);
     if (st == BASE_OUT_OF_RANGE) {
         st = BASE_FAIL(BASE_OUT_OF_RANGE, "text has more than %zu tokens", MAX_TOKENIZE_IDS);
@@ -262,6 +267,7 @@ static void on_detokenize(void *ctx, rpc_call *call, base_view message)
         st = no_group();
         goto out;
     }
+    BASE_TRY(st, out, coord_model_check_text(model, "token_ids"));
     BASE_TRY(
         st, out,
         text_decode_shown(model->tokenizer, wire->ids, wire->n_ids, wire->skip_special, &text));

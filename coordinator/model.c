@@ -63,13 +63,17 @@ base_status coord_model_create(const group_hello *hello, const base_alloc *mem,
     model->v_bits_per_element = hello->v_bits_per_element;
     model->bytes_per_token = hello->bytes_per_token;
     model->bytes_per_page = hello->bytes_per_page;
-    memcpy(model->tokenizer_sha256, hello->tokenizer_sha256.data,
-           sizeof model->tokenizer_sha256); /* the decoder has checked the length */
+    if (hello->tokenizer_sha256.n_bytes > 0) {
+        memcpy(model->tokenizer_sha256, hello->tokenizer_sha256.data,
+               sizeof model->tokenizer_sha256); /* the decoder has checked the length */
+    }
     BASE_TRY(
         st, out,
         coord_defaults_parse(hello->generation_config_json, hello->vocab_size, &model->defaults));
     BASE_TRY(st, out, coord_defaults_add_eos(&model->defaults, hello->eos_ids, hello->n_eos_ids));
-    BASE_TRY(st, out, text_tokenizer_create(hello->tokenizer_json, mem, &model->tokenizer));
+    if (hello->tokenizer_json.n_bytes > 0) {
+        BASE_TRY(st, out, text_tokenizer_create(hello->tokenizer_json, mem, &model->tokenizer));
+    }
     *model_out = model;
     model = NULL;
 
@@ -91,6 +95,16 @@ void coord_model_destroy(coord_model *model)
     }
     text_tokenizer_destroy(model->tokenizer);
     mem.put(mem.ctx, model);
+}
+
+base_status coord_model_check_text(const coord_model *model, const char *field)
+{
+    if (model->tokenizer == NULL) {
+        return BASE_FAIL(BASE_BAD_INPUT,
+                         "%s: model '%s' has no tokenizer; only token ids can be sent", field,
+                         model->name.data);
+    }
+    return BASE_OK;
 }
 
 base_status coord_model_check_protocol(const group_hello *hello)
@@ -131,7 +145,8 @@ base_status coord_model_check_same(const coord_model *model, const group_hello *
                        (int)hello->vocab_size, (int)model->vocab_size);
         goto out;
     }
-    if (!base_view_equal(tokenizer_sha256, hello->tokenizer_sha256)) {
+    if (model->tokenizer == NULL ? hello->tokenizer_json.n_bytes > 0
+                                 : !base_view_equal(tokenizer_sha256, hello->tokenizer_sha256)) {
         st = BASE_FAIL(BASE_BAD_INPUT, "tokenizer_json of the group is not the one that is served");
     }
 

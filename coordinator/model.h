@@ -23,8 +23,8 @@ typedef struct coord_model {
     double k_bits_per_element, v_bits_per_element;
     int64_t bytes_per_token, bytes_per_page;
     char tokenizer_sha256[16];
-    text_tokenizer *tokenizer;
-    coord_defaults defaults; /* with the Hello's eos ids */
+    text_tokenizer *tokenizer; /* NULL: the model has none, prompts are token ids */
+    coord_defaults defaults;   /* with the Hello's eos ids */
     base_alloc mem;
 } coord_model;
 
@@ -33,6 +33,9 @@ typedef struct coord_model {
 BASE_MUST_CHECK base_status coord_model_create(const group_hello *hello, const base_alloc *mem,
                                                coord_model **model_out);
 void coord_model_destroy(coord_model *model); /* NULL is allowed */
+
+/* Errors: BAD_INPUT (field is text, and the model has no tokenizer). */
+BASE_MUST_CHECK base_status coord_model_check_text(const coord_model *model, const char *field);
 
 /* May a group of this Hello take a protocol and a place beside the others?
  * Errors: BAD_INPUT naming what differs and both values. */

@@ -105,9 +105,13 @@ base_status coord_request_create(const coord_model *model, const inference_gener
     request->n_prompt = n_prompt;
     request->n_stop_ids = wire->n_stop_ids;
     BASE_TRY(st, out, copy_stops(request, wire));
-    BASE_TRY(st, out,
-             text_stream_create(model->tokenizer, request->stops, request->n_stops,
-                                wire->include_stop, mem, &request->text));
+    if (model->tokenizer != NULL) {
+        BASE_TRY(st, out,
+                 text_stream_create(model->tokenizer, request->stops, request->n_stops,
+                                    wire->include_stop, mem, &request->text));
+    } else if (request->n_stops > 0) {
+        BASE_TRY(st, out, coord_model_check_text(model, "stopping.stop"));
+    }
     request->sampling = coord_defaults_apply(&model->defaults, wire);
     if ((wire->given & INFERENCE_GIVEN_SEED) == 0) {
         request->sampling.seed = drawn_seed;
@@ -274,7 +278,8 @@ base_status coord_request_take_tokens(coord_request *request, const group_up *up
     base_bytes_init(&text, COORD_MAX_EVENT, &request->mem);
     BASE_TRY(st, out, check_tokens(request, up));
     BASE_TRY(st, out, reserve_made(request, up->n_ids));
-    const int32_t n_known = text_tokenizer_vocab_size(request->model->tokenizer);
+    const text_tokenizer *tokenizer = request->model->tokenizer;
+    const int32_t n_known = tokenizer == NULL ? 0 : text_tokenizer_vocab_size(tokenizer);
     while (n_taken < up->n_ids && request->stop < 0) {
         const int32_t id = up->ids[n_taken++];
         request->made[request->n_made++] = id;
@@ -342,7 +347,7 @@ base_status coord_request_encode_rest(coord_request *request, base_bytes *event_
     base_bytes text;
 
     base_bytes_init(&text, COORD_MAX_EVENT, &request->mem);
-    if (request->stop < 0) {
+    if (request->stop < 0 && request->text != NULL) {
         BASE_TRY(st, out, text_stream_finish(request->text, &text));
     }
     if (text.n_bytes > 0) {

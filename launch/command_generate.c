@@ -23,7 +23,7 @@ static void on_signal(int signal_number)
 }
 
 typedef struct generate_options {
-    char *connect, *model, *device, *kv;
+    char *connect, *model, *device, *kv, *rope_scaling;
     char *prompt, *prompt_file, *prompt_ids;
     char *log;
     int ranks, prefill_chunk, max_new_tokens, top_k;
@@ -120,6 +120,7 @@ static base_status run(const generate_options *o, const prompt *p)
     if (o->model != NULL) {
         const local_group_options options = {.model = o->model,
                                              .kv = o->kv != NULL ? o->kv : "bf16",
+                                             .rope_scaling = o->rope_scaling,
                                              .listen = "127.0.0.1:0",
                                              .ranks = o->ranks,
                                              .max_context = o->max_context,
@@ -178,6 +179,8 @@ int command_generate(int argc, const char **argv)
         {"ranks", '\0', POPT_ARG_INT, &o.ranks, 0, "with --model: MPI ranks (1)", "N"},
         {"device", '\0', POPT_ARG_STRING, &o.device, 0, "with --model: cpu (default)", "DEVICE"},
         {"kv", '\0', POPT_ARG_STRING, &o.kv, 0, "with --model: KV cache policy (bf16)", "POLICY"},
+        {"rope-scaling", '\0', POPT_ARG_STRING, &o.rope_scaling, 0,
+         "with --model: instead of config.json's rope_scaling", "JSON|none"},
         {"max-context", '\0', POPT_ARG_LONGLONG, &o.max_context, 0,
          "with --model: tokens (what fits)", "N"},
         {"prefill-chunk", '\0', POPT_ARG_INT, &o.prefill_chunk, 0,

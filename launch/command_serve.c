@@ -35,6 +35,7 @@ int command_serve(int argc, const char **argv)
     char *model = NULL;
     char *device = NULL;
     char *kv = NULL;
+    char *rope_scaling = NULL;
     char *listen = NULL;
     char *log_level = NULL;
     long long max_context = 0;
@@ -50,6 +51,8 @@ int command_serve(int argc, const char **argv)
         {"device", '\0', POPT_ARG_STRING, &device, 0, "cpu (default)", "DEVICE"},
         {"kv", '\0', POPT_ARG_STRING, &kv, 0, "KV cache policy: bf16 (default), tq:k=4,v=4",
          "POLICY"},
+        {"rope-scaling", '\0', POPT_ARG_STRING, &rope_scaling, 0,
+         "instead of config.json's rope_scaling", "JSON|none"},
         {"listen", '\0', POPT_ARG_STRING, &listen, 0, "where clients connect (127.0.0.1:50051)",
          "HOST:PORT"},
         {"max-context", '\0', POPT_ARG_LONGLONG, &max_context, 0,
@@ -73,6 +76,7 @@ int command_serve(int argc, const char **argv)
     }
     const local_group_options options = {.model = model,
                                          .kv = kv != NULL ? kv : "bf16",
+                                         .rope_scaling = rope_scaling,
                                          .listen = listen != NULL ? listen : "127.0.0.1:50051",
                                          .ranks = ranks,
                                          .max_context = max_context,

@@ -14,15 +14,16 @@
 typedef struct local_group local_group;
 
 typedef struct local_group_options {
-    const char *model;     /* folder */
-    const char *kv;        /* policy text */
-    const char *listen;    /* HOST:PORT of clients; port 0 takes a free one */
-    int32_t ranks;         /* 1..64 on one machine */
-    int64_t max_context;   /* 0: what fits */
-    int32_t max_batch;     /* 0: the worker's default */
-    int32_t prefill_chunk; /* 0: the worker's default */
-    const char *log_path;  /* where both programs write; NULL: stderr */
-    const char *log_level; /* NULL: info */
+    const char *model;        /* folder */
+    const char *kv;           /* policy text */
+    const char *rope_scaling; /* JSON or "none"; NULL: the model's */
+    const char *listen;       /* HOST:PORT of clients; port 0 takes a free one */
+    int32_t ranks;            /* 1..64 on one machine */
+    int64_t max_context;      /* 0: what fits */
+    int32_t max_batch;        /* 0: the worker's default */
+    int32_t prefill_chunk;    /* 0: the worker's default */
+    const char *log_path;     /* where both programs write; NULL: stderr */
+    const char *log_level;    /* NULL: info */
 } local_group_options;
 
 /* Starts both; returns before they are ready.  Errors: BAD_INPUT (ranks), NOT_FOUND, IO, TIMEOUT. */

@@ -90,7 +90,9 @@ static base_status make_rank(rank *r, const worker_options *options)
     BASE_TRY(st, out,
              r->world.n_ranks == 1 ? comm_self_create(&base_heap, &r->ranks)
                                    : comm_mpi_create(&base_heap, &r->ranks));
-    BASE_TRY(st, out, model_open(options->model, &base_heap, &r->model));
+    BASE_TRY(st, out,
+             model_open_scaled(options->model, base_view_of(options->rope_scaling), &base_heap,
+                               &r->model));
     BASE_TRY(st, out, boot_compare(r->ranks, "model", r->model->hash));
     const model_config *c = &r->model->config;
     const kv_shape shape = {c->n_layers, c->n_kv_heads, c->head_dim};

@@ -1,10 +1,13 @@
 /* Tiny random models of every architecture and RoPE scaling against transformers in float32
  * (tests/golden/models, written by make_models.py). */
+#include "base/file.h"
 #include "base/json.h"
 #include "tests/support/model_run.h"
 
 #include <math.h>
 #include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
 
 #define FOLDER  "tests/golden/models/"
 #define MAX_IDS 1024
@@ -100,10 +103,98 @@ static void every_model_gives_the_golden_logits_and_tokens(void **state)
     comm_destroy(ranks);
 }
 
+/* The test above would not see a scaling that does nothing. */
+static void the_scalings_of_the_fixtures_change_their_logits(void **state)
+{
+    (void)state;
+    for (size_t i = 1; i <= 2; i++) {
+        char folder[128];
+        model *scaled = NULL;
+        model *plain = NULL;
+        snprintf(folder, sizeof folder, FOLDER "%s", models[i]);
+        CHECK_STATUS(model_open(folder, &base_heap, &scaled), BASE_OK);
+        CHECK_STATUS(model_open_scaled(folder, base_view_of("none"), &base_heap, &plain), BASE_OK);
+        assert_false(base_hash_equal(scaled->hash, plain->hash));
+        static golden g;
+        float logits[VOCAB];
+        comm *ranks = NULL;
+        golden_read(models[i], &g);
+        CHECK_STATUS(comm_self_create(&base_heap, &ranks), BASE_OK);
+        model_run r = model_run_open(folder, "bf16", ranks, 128, MAX_IDS);
+        model_close(r.m);
+        r.m = plain;
+        forward_destroy(r.f);
+        const forward_limits limits = {128, 128, MODEL_RUN_TIMEOUT_MS};
+        CHECK_STATUS(forward_create(plain, r.format, r.ctx, ranks, &limits, &base_heap, &r.f),
+                     BASE_OK);
+        model_run_feed(&r, g.ids, g.n_ids, 128, logits);
+        const double worst = worst_of(g.logits, logits);
+        print_message("%s without its scaling: %.2f off\n", models[i], worst);
+        assert_true(worst > 3 * LOGIT_TOLERANCE);
+        model_run_close(&r);
+        model_close(scaled);
+        comm_destroy(ranks);
+    }
+}
+
+static void file_copy(const char *name, const char *folder)
+{
+    char from[256];
+    char to[256];
+    char *bytes = NULL;
+    size_t n = 0;
+    snprintf(from, sizeof from, FOLDER "mistral/%s", name);
+    snprintf(to, sizeof to, "%s/%s", folder, name);
+    CHECK_STATUS(base_file_read(from, (size_t)1 << 20, &base_heap, &bytes, &n), BASE_OK);
+    FILE *f = fopen(to, "wb");
+    assert_non_null(f);
+    assert_int_equal(fwrite(bytes, 1, n, f), n);
+    assert_int_equal(fclose(f), 0);
+    base_heap.put(base_heap.ctx, bytes);
+}
+
+static void a_shard_that_is_missing_or_another_ones_is_named(void **state)
+{
+    (void)state;
+    static const char *const names[] = {"config.json",
+                                        "tokenizer.json",
+                                        "model.safetensors.index.json",
+                                        "model-00001-of-00003.safetensors",
+                                        "model-00002-of-00003.safetensors",
+                                        "model-00003-of-00003.safetensors"};
+    char folder[] = "/tmp/shards-XXXXXX";
+    char path[128];
+    char other[128];
+    model *m = NULL;
+    assert_non_null(mkdtemp(folder));
+    for (size_t i = 0; i < 6; i++) {
+        file_copy(names[i], folder);
+    }
+    CHECK_STATUS(model_open(folder, &base_heap, &m), BASE_OK);
+    model_close(m);
+    m = NULL;
+    snprintf(path, sizeof path, "%s/%s", folder, names[4]);
+    snprintf(other, sizeof other, "%s/%s", folder, names[5]);
+    assert_int_equal(unlink(path), 0);
+    CHECK_STATUS(model_open(folder, &base_heap, &m), BASE_NOT_FOUND);
+    CHECK_ERROR_NAMES(path);
+    assert_int_equal(link(other, path), 0);
+    CHECK_STATUS(model_open(folder, &base_heap, &m), BASE_BAD_FILE);
+    CHECK_ERROR_NAMES("index.json");
+    assert_null(m);
+    for (size_t i = 0; i < 6; i++) {
+        snprintf(path, sizeof path, "%s/%s", folder, names[i]);
+        assert_int_equal(unlink(path), 0);
+    }
+    assert_int_equal(rmdir(folder), 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_model_gives_the_golden_logits_and_tokens),
+        cmocka_unit_test(the_scalings_of_the_fixtures_change_their_logits),
+        cmocka_unit_test(a_shard_that_is_missing_or_another_ones_is_named),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

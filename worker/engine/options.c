@@ -16,6 +16,7 @@
 typedef enum option_id {
     OPTION_COORDINATOR = 1,
     OPTION_MODEL,
+    OPTION_ROPE_SCALING,
     OPTION_KV,
     OPTION_THREADS,
     OPTION_MAX_BATCH,
@@ -30,6 +31,7 @@ typedef enum option_id {
 static const struct poptOption table[] = {
     {"coordinator", 0, POPT_ARG_STRING, NULL, OPTION_COORDINATOR, NULL, NULL},
     {"model", 0, POPT_ARG_STRING, NULL, OPTION_MODEL, NULL, NULL},
+    {"rope-scaling", 0, POPT_ARG_STRING, NULL, OPTION_ROPE_SCALING, NULL, NULL},
     {"kv", 0, POPT_ARG_STRING, NULL, OPTION_KV, NULL, NULL},
     {"threads", 0, POPT_ARG_STRING, NULL, OPTION_THREADS, NULL, NULL},
     {"max-batch", 0, POPT_ARG_STRING, NULL, OPTION_MAX_BATCH, NULL, NULL},
@@ -50,7 +52,10 @@ const char *worker_options_help(void)
            "dials the coordinator and dials again when the line is lost.\n"
            "\n"
            "  --coordinator HOST:PORT    where the coordinator takes groups; unix:PATH too\n"
-           "  --model DIR                folder with config.json and model.safetensors\n"
+           "  --model DIR                folder with config.json and model.safetensors, or\n"
+           "                             random:SHAPE[:SEED], SHAPE tiny, qwen2.5-3b, qwen3-8b,\n"
+           "                             llama-3.1-8b or llama-3.1-70b\n"
+           "  --rope-scaling JSON|none   instead of config.json's rope_scaling\n"
            "  --kv POLICY                how the cache is stored (bf16):\n"
            "                             bf16, or tq:k=BITS,v=BITS with 2..8 or 16 bits\n"
            "  --threads N                per rank, 1..256 (cores / ranks of the host)\n"
@@ -138,6 +143,7 @@ static base_status take_option(option_id id, const char *text, worker_options *o
     switch (id) {
     case OPTION_COORDINATOR: return read_address(text, o->coordinator);
     case OPTION_MODEL: return read_text("model", text, o->model);
+    case OPTION_ROPE_SCALING: return read_text("rope-scaling", text, o->rope_scaling);
     case OPTION_KV: return kv_policy_parse(text, &o->policy);
     case OPTION_THREADS: return read_i32("threads", text, 1, KERN_MAX_THREADS, &o->n_threads);
     case OPTION_MAX_BATCH: return read_i32("max-batch", text, 1, PLAN_MAX_SEQS, &o->max_batch);

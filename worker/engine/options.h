@@ -12,9 +12,10 @@
 #define WORKER_MAX_PATH_BYTES 4096
 
 typedef struct worker_options {
-    bool help;                               /* asked for: nothing else was checked */
-    char coordinator[WORKER_MAX_PATH_BYTES]; /* HOST:PORT or unix:PATH */
-    char model[WORKER_MAX_PATH_BYTES];       /* folder */
+    bool help;                                /* asked for: nothing else was checked */
+    char coordinator[WORKER_MAX_PATH_BYTES];  /* HOST:PORT or unix:PATH */
+    char model[WORKER_MAX_PATH_BYTES];        /* folder */
+    char rope_scaling[WORKER_MAX_PATH_BYTES]; /* JSON or "none"; empty: the model's */
     kv_policy policy;
     int32_t n_threads; /* 0: cores / ranks of this host */
     int32_t max_batch;

@@ -4,6 +4,7 @@
 #include "worker/model/arch.h"
 #include "worker/model/checkpoint.h"
 #include "worker/model/model_hash.h"
+#include "worker/model/random_model.h"
 #include "worker/model/weights.h"
 
 #include <limits.h>
@@ -14,7 +15,8 @@
 #define MAX_TOKENIZER_BYTES ((size_t)64 << 20)
 
 typedef struct model_data { /* what model.data owns */
-    checkpoint *files;
+    checkpoint *files;      /* of a folder */
+    random_weights *random; /* of a random model */
     char *tokenizer_json;
     char *generation_config_json;
     char *name;
@@ -92,23 +94,55 @@ static base_status config_read(const char *folder, base_view rope_text, const ba
     return st;
 }
 
-static base_status weights_bind(const char *folder, const base_alloc *mem, model *m,
-                                model_data *data)
+static base_status weights_bind(const base_alloc *mem, model *m, model_data *data)
 {
     base_status st = BASE_OK;
+    weights w = {.files = data->files, .random = data->random};
 
-    BASE_TRY(st, out, checkpoint_open(folder, mem, &data->files));
-    weights w = {.files = data->files};
     data->layers = mem->get(mem->ctx, (size_t)m->config.n_layers * sizeof *data->layers);
     if (data->layers == NULL) {
-        st = BASE_FAIL(BASE_NO_MEMORY, "%s: table of %d layers", folder, m->config.n_layers);
+        st = BASE_FAIL(BASE_NO_MEMORY, "%s: table of %d layers", m->name, m->config.n_layers);
         goto out;
     }
     m->layers = data->layers;
     BASE_TRY(st, out, arch_of(m->config.arch)->bind(&w, m, data->layers));
     weights_warn_unused(&w);
-    BASE_TRY(st, out, model_hash_compute(&m->config, data->files, m->tokenizer_json, &m->hash));
 
+out:
+    return st;
+}
+
+static base_status folder_open(const char *folder, base_view rope_text, const base_alloc *mem,
+                               model *m, model_data *data)
+{
+    base_status st = BASE_OK;
+    BASE_TRY(st, out, name_make(folder, mem, &data->name));
+    m->name = data->name;
+    BASE_TRY(st, out, config_read(folder, rope_text, mem, m, data));
+    BASE_TRY(st, out,
+             file_read(folder, "tokenizer.json", MAX_TOKENIZER_BYTES, mem, &data->tokenizer_json,
+                       &m->tokenizer_json));
+    BASE_TRY(st, out, checkpoint_open(folder, mem, &data->files));
+    BASE_TRY(st, out, weights_bind(mem, m, data));
+    BASE_TRY(st, out, model_hash_compute(&m->config, data->files, m->tokenizer_json, &m->hash));
+out:
+    return st;
+}
+
+static base_status random_open(const char *name, base_view rope_text, const base_alloc *mem,
+                               model *m, model_data *data)
+{
+    const base_view none = {NULL, 0};
+    base_status st = BASE_OK;
+    base_view config_json = {NULL, 0};
+    uint64_t seed = 0;
+    BASE_TRY(st, out, name_make(name, mem, &data->name));
+    m->name = data->name;
+    BASE_TRY(st, out, random_model_parse(name, &config_json, &seed));
+    BASE_TRY(st, out, model_config_parse(config_json, none, rope_text, &m->config));
+    BASE_TRY(st, out, random_weights_create(&m->config, seed, mem, &data->random));
+    BASE_TRY(st, out, weights_bind(mem, m, data));
+    BASE_TRY(st, out, model_hash_random(&m->config, seed, &m->hash));
 out:
     return st;
 }
@@ -135,13 +169,9 @@ base_status model_open_scaled(const char *folder, base_view rope_text, const bas
         goto out;
     }
     m->data = data;
-    BASE_TRY(st, out, name_make(folder, mem, &data->name));
-    m->name = data->name;
-    BASE_TRY(st, out, config_read(folder, rope_text, mem, m, data));
     BASE_TRY(st, out,
-             file_read(folder, "tokenizer.json", MAX_TOKENIZER_BYTES, mem, &data->tokenizer_json,
-                       &m->tokenizer_json));
-    BASE_TRY(st, out, weights_bind(folder, mem, m, data));
+             random_model_is(folder) ? random_open(folder, rope_text, mem, m, data)
+                                     : folder_open(folder, rope_text, mem, m, data));
     *model_out = m;
     m = NULL;
 
@@ -159,6 +189,7 @@ void model_close(model *m)
     model_data *data = m->data;
     if (data != NULL) {
         checkpoint_close(data->files);
+        random_weights_destroy(data->random);
         mem.put(mem.ctx, data->tokenizer_json);
         mem.put(mem.ctx, data->generation_config_json);
         mem.put(mem.ctx, data->name);

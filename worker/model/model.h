@@ -2,6 +2,7 @@
  *
  * Folder as downloaded: config.json, model.safetensors or its shards and their index, tokenizer.json,
  * generation_config.json (the last may be missing).  Weights stay where they are mapped: ranks of one host share the page cache.
+ * "random:SHAPE[:SEED]" instead of a folder has no files and no tokenizer (random_model.h).
  * Immutable after open; any thread reads it. */
 #ifndef WORKER_MODEL_MODEL_H
 #define WORKER_MODEL_MODEL_H
@@ -14,7 +15,7 @@
 #include "worker/model/config.h"
 
 typedef struct model_tensor {
-    const void *data; /* row-major, dtype, in the mapping */
+    const void *data; /* row-major, dtype, in the mapping or made */
     base_dtype dtype;
 } model_tensor;
 
@@ -37,12 +38,12 @@ typedef struct model_layer {
 
 typedef struct model {
     model_config config;
-    const char *name;          /* last part of the folder's path */
-    model_tensor embedding;    /* [V, C] */
-    model_tensor final_norm;   /* [C] */
-    model_tensor head;         /* [V, C]; the embedding when tied */
-    const model_layer *layers; /* [L] */
-    base_view tokenizer_json;
+    const char *name;                 /* last part of the folder's path */
+    model_tensor embedding;           /* [V, C] */
+    model_tensor final_norm;          /* [C] */
+    model_tensor head;                /* [V, C]; the embedding when tied */
+    const model_layer *layers;        /* [L] */
+    base_view tokenizer_json;         /* empty in a random model */
     base_view generation_config_json; /* empty if there is none */
     base_hash
         hash;   /* config, tensor directory, sizes and sampled bytes of the weights, tokenizer */
@@ -50,7 +51,7 @@ typedef struct model {
     base_alloc mem;
 } model;
 
-/* Errors: NOT_FOUND, IO, BAD_FILE (file, tensor or field, reason), NO_MEMORY; nothing stays open. */
+/* Errors: NOT_FOUND, IO, BAD_INPUT (no such random shape), BAD_FILE (file, tensor or field, reason), NO_MEMORY; nothing stays open. */
 BASE_MUST_CHECK base_status model_open(const char *folder, const base_alloc *mem,
                                        model **model_out);
 /* The same with another RoPE scaling: "none" or JSON (config.h); empty is the model's own. */

@@ -97,3 +97,18 @@ base_status model_hash_compute(const model_config *config, const checkpoint *fil
     *hash_out = base_hasher_end(h);
     return BASE_OK;
 }
+
+base_status model_hash_random(const model_config *config, uint64_t seed, base_hash *hash_out)
+{
+    base_hasher *h = NULL;
+    const base_status st = base_hasher_create(&h);
+    if (st != BASE_OK) {
+        return st;
+    }
+    base_hasher_add_text(h, "ropewalk random model 1");
+    add_config(h, config);
+    add_rope(h, &config->rope);
+    base_hasher_add_u64(h, seed);
+    *hash_out = base_hasher_end(h);
+    return BASE_OK;
+}

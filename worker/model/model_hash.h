@@ -18,4 +18,8 @@
 BASE_MUST_CHECK base_status model_hash_compute(const model_config *config, const checkpoint *files,
                                                base_view tokenizer_json, base_hash *hash_out);
 
+/* Of a random model: config and seed.  Errors: NO_MEMORY. */
+BASE_MUST_CHECK base_status model_hash_random(const model_config *config, uint64_t seed,
+                                              base_hash *hash_out);
+
 #endif /* WORKER_MODEL_MODEL_HASH_H */

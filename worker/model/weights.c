@@ -21,6 +21,10 @@ static void shape_text(const safetensors_entry *e, char *text_out, size_t n_byte
 base_status weights_take(weights *w, const char *name, int32_t rows, int32_t cols,
                          model_tensor *tensor_out)
 {
+    if (w->random != NULL) {
+        tensor_out->dtype = BASE_BF16;
+        return random_weights_make(w->random, name, rows, cols, &tensor_out->data);
+    }
     const checkpoint_file *file = NULL;
     const safetensors_entry *e = checkpoint_find(w->files, name, &file);
     if (e == NULL) {
@@ -59,7 +63,7 @@ base_status weights_take_layer(weights *w, int32_t layer, const char *part, int3
 void weights_ignore(weights *w, const char *name)
 {
     const checkpoint_file *file = NULL;
-    const safetensors_entry *e = checkpoint_find(w->files, name, &file);
+    const safetensors_entry *e = w->files == NULL ? NULL : checkpoint_find(w->files, name, &file);
     if (e != NULL) {
         file->used[e - file->index->entries] = true;
     }
@@ -76,7 +80,7 @@ void weights_warn_unused(const weights *w)
 {
     int32_t n = 0;
     const char *first = NULL;
-    for (int32_t f = 0; f < w->files->n_files; f++) {
+    for (int32_t f = 0; w->files != NULL && f < w->files->n_files; f++) {
         const checkpoint_file *file = &w->files->files[f];
         for (int32_t i = 0; i < file->index->n_entries; i++) {
             if (!file->used[i]) {

@@ -6,6 +6,7 @@
 #include "base/status.h"
 #include "worker/model/checkpoint.h"
 #include "worker/model/model.h"
+#include "worker/model/random_model.h"
 
 #include <stdbool.h>
 #include <stdint.h>
@@ -14,10 +15,11 @@
 
 typedef struct weights {
     const checkpoint *files; /* borrowed; its marks are set */
+    random_weights *random;  /* borrowed; not NULL: tensors are made, and there are no files */
 } weights;
 
 /* Finds a tensor of shape [rows, cols], or [rows] when cols is 0.
- * Errors: BAD_FILE naming the tensor, and its shape if that is wrong. */
+ * Errors: BAD_FILE naming the tensor, and its shape if that is wrong; NO_MEMORY where it is made. */
 BASE_MUST_CHECK base_status weights_take(weights *w, const char *name, int32_t rows, int32_t cols,
                                          model_tensor *tensor_out);
 /* The same for "model.layers.<layer>.<part>". */

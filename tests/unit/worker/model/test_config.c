@@ -180,6 +180,133 @@ static void a_list_of_too_many_end_ids_is_refused(void **state)
     }
 }
 
+#define SIZES                                                                                    \
+    "\"hidden_size\":256,\"num_hidden_layers\":6,\"intermediate_size\":768,\"vocab_size\":4096," \
+    "\"max_position_embeddings\":32768,\"num_attention_heads\":4,\"num_key_value_heads\":2"
+#define QWEN2   "\"architectures\":[\"Qwen2ForCausalLM\"],\"model_type\":\"qwen2\"," SIZES
+#define QWEN3   "\"architectures\":[\"Qwen3ForCausalLM\"],\"model_type\":\"qwen3\"," SIZES
+#define MISTRAL "\"architectures\":[\"MistralForCausalLM\"],\"model_type\":\"mistral\"," SIZES
+
+static void every_architecture_is_read_with_its_own_defaults(void **state)
+{
+    (void)state;
+    model_config c;
+    CHECK_STATUS(parse("{" QWEN2 ",\"use_sliding_window\":false,\"sliding_window\":4096,"
+                       "\"max_window_layers\":28}",
+                       &c),
+                 BASE_OK);
+    assert_int_equal(c.arch, MODEL_ARCH_QWEN2);
+    assert_int_equal(c.head_dim, 64);
+    CHECK_STATUS(parse("{" QWEN3 "}", &c), BASE_OK);
+    assert_int_equal(c.arch, MODEL_ARCH_QWEN3);
+    assert_int_equal(c.head_dim, 128);
+    CHECK_STATUS(parse("{" MISTRAL ",\"sliding_window\":null}", &c), BASE_OK);
+    assert_int_equal(c.arch, MODEL_ARCH_MISTRAL);
+    CHECK_STATUS(parse("{" MISTRAL ",\"sliding_window\":32768}", &c), BASE_OK);
+    check_refused("{" MISTRAL ",\"sliding_window\":32767}", "sliding_window", "32768");
+    check_refused("{" MISTRAL "}", "sliding_window", "4096 when absent");
+    check_refused("{" QWEN2 ",\"use_sliding_window\":true}", "use_sliding_window", "true");
+    check_refused("{" QWEN3 ",\"attention_bias\":true}", "attention_bias", "true");
+    check_refused("{\"architectures\":[\"Qwen3ForCausalLM\"],\"model_type\":\"qwen2\"," SIZES "}",
+                  "model_type", "qwen3");
+    check_refused("{\"architectures\":[\"Qwen2ForCausalLM\"],\"model_type\":\"qwen2\"," //
+                  "\"hidden_size\":256,\"num_hidden_layers\":6,\"intermediate_size\":768,"
+                  "\"vocab_size\":4096,\"max_position_embeddings\":32768,"
+                  "\"num_attention_heads\":4}",
+                  "num_key_value_heads", "missing");
+}
+
+static void rope_scaling_is_read_in_both_spellings(void **state)
+{
+    (void)state;
+    model_config c;
+    CHECK_STATUS(parse("{" GOOD ",\"rope_scaling\":{\"type\":\"linear\",\"factor\":2.5}}", &c),
+                 BASE_OK);
+    assert_int_equal(c.rope.kind, ROPE_LINEAR);
+    assert_true(c.rope.factor == 2.5);
+    assert_int_equal(c.max_context, 131072);
+    CHECK_STATUS(parse("{" GOOD ",\"rope_theta\":5e5,\"rope_scaling\":{\"rope_type\":\"llama3\","
+                       "\"factor\":8,\"low_freq_factor\":1,\"high_freq_factor\":4,"
+                       "\"original_max_position_embeddings\":8192}}",
+                       &c),
+                 BASE_OK);
+    assert_int_equal(c.rope.kind, ROPE_LLAMA3);
+    assert_true(c.rope.original_context == 8192.0 && c.rope.high_freq_factor == 4.0);
+    assert_true(c.rope_theta == 5e5);
+    CHECK_STATUS(parse("{" GOOD ",\"rope_parameters\":{\"rope_type\":\"yarn\",\"rope_theta\":1e6,"
+                       "\"factor\":16,\"original_max_position_embeddings\":16384,"
+                       "\"truncate\":false}}",
+                       &c),
+                 BASE_OK);
+    assert_int_equal(c.rope.kind, ROPE_YARN);
+    assert_true(c.rope.beta_fast == 32.0 && c.rope.beta_slow == 1.0 && !c.rope.truncate);
+    assert_true(c.rope_theta == 1e6);
+    assert_int_equal(c.max_context, 16 * 16384); /* further than max_position_embeddings */
+}
+
+static void rope_fields_that_would_change_results_are_refused_by_name(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *rope;
+        const char *field;
+        const char *limit;
+    } cases[] = {
+        {"{\"rope_type\":\"dynamic\",\"factor\":2}", "rope_type", "dynamic"},
+        {"{\"rope_type\":\"longrope\",\"factor\":2}", "rope_type", "longrope"},
+        {"{\"rope_type\":\"linear\"}", "factor", "missing"},
+        {"{\"rope_type\":\"linear\",\"factor\":0.5}", "factor", "0.5"},
+        {"{\"rope_type\":\"linear\",\"factor\":2,\"beta_fast\":3}", "beta_fast", "linear"},
+        {"{\"rope_type\":\"yarn\",\"factor\":2,\"long_factor\":[1]}", "long_factor", "yarn"},
+        {"{\"rope_type\":\"yarn\",\"factor\":2,\"beta_fast\":1,\"beta_slow\":2}", "beta_fast",
+         "beta_slow"},
+        {"{\"rope_type\":\"yarn\",\"factor\":2,\"attention_factor\":0}", "attention_factor", ""},
+        {"{\"rope_type\":\"yarn\",\"factor\":2,\"truncate\":1}", "truncate", "true or false"},
+        {"{\"rope_type\":\"llama3\",\"factor\":2,\"low_freq_factor\":4,\"high_freq_factor\":4}",
+         "high_freq_factor", "low_freq_factor"},
+        {"[]", "rope_scaling", "JSON object"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        char text[1024];
+        snprintf(text, sizeof text, "{%s,\"rope_scaling\":%s}", GOOD, cases[i].rope);
+        check_refused(text, cases[i].field, cases[i].limit);
+    }
+    check_refused("{" GOOD ",\"rope_scaling\":{\"type\":\"linear\",\"factor\":2},"
+                  "\"rope_parameters\":{\"rope_type\":\"linear\",\"factor\":4}}",
+                  "rope_scaling", "disagree");
+}
+
+static void the_option_replaces_the_scaling_and_extends_the_context(void **state)
+{
+    (void)state;
+    static const char yarn[] = "{" QWEN2 ",\"rope_theta\":1e6,\"rope_scaling\":{\"type\":\"yarn\","
+                               "\"factor\":4,\"original_max_position_embeddings\":8192}}";
+    const base_view none = {NULL, 0};
+    model_config c;
+    CHECK_STATUS(model_config_parse(base_view_of(yarn), none, base_view_of("none"), &c), BASE_OK);
+    assert_int_equal(c.rope.kind, ROPE_DEFAULT);
+    assert_true(c.rope_theta == 1e6);
+    CHECK_STATUS(model_config_parse(base_view_of(yarn), none,
+                                    base_view_of("{\"type\":\"linear\",\"factor\":4}"), &c),
+                 BASE_OK);
+    assert_int_equal(c.rope.kind, ROPE_LINEAR);
+    assert_int_equal(c.max_context, 131072);
+    assert_true(c.rope.attention_factor == 0.0);
+    CHECK_STATUS(
+        model_config_parse(base_view_of(yarn), none, base_view_of("{\"type\":\"ntk\"}"), &c),
+        BASE_BAD_FILE);
+    CHECK_ERROR_NAMES("--rope-scaling");
+    CHECK_ERROR_NAMES("ntk");
+    CHECK_STATUS(model_config_parse(base_view_of(yarn), none, base_view_of("off"), &c),
+                 BASE_BAD_FILE);
+    CHECK_ERROR_NAMES("--rope-scaling");
+    static const char window[] = "{" MISTRAL ",\"sliding_window\":32768}";
+    CHECK_STATUS(model_config_parse(base_view_of(window), none,
+                                    base_view_of("{\"type\":\"linear\",\"factor\":4}"), &c),
+                 BASE_BAD_FILE); /* what fitted the window no longer does */
+    CHECK_ERROR_NAMES("sliding_window");
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -189,6 +316,10 @@ int main(void)
         cmocka_unit_test(end_of_sequence_ids_come_from_the_generation_config_if_it_has_them),
         cmocka_unit_test(what_changes_results_is_refused_by_name),
         cmocka_unit_test(a_list_of_too_many_end_ids_is_refused),
+        cmocka_unit_test(every_architecture_is_read_with_its_own_defaults),
+        cmocka_unit_test(rope_scaling_is_read_in_both_spellings),
+        cmocka_unit_test(rope_fields_that_would_change_results_are_refused_by_name),
+        cmocka_unit_test(the_option_replaces_the_scaling_and_extends_the_context),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,0 +1,246 @@
+#include "worker/model/random_model.h"
+
+#include "base/half.h"
+#include "base/hash.h"
+#include "base/log.h"
+#include "base/random.h"
+
+#include <errno.h>
+#include <math.h>
+#include <pthread.h>
+#include <sched.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#define PREFIX           "random:"
+#define MAX_THREADS      64
+#define THREAD_ELEMENTS  ((int64_t)1 << 20) /* fewer are not worth a thread */
+#define WORD_ELEMENTS    4                  /* 16 bits of a random word each */
+#define TENSORS_PER_PART 64
+
+/* Tensors in the order they were made; a list of parts, since their number is not known before. */
+typedef struct part {
+    struct part *next;
+    void *tensors[TENSORS_PER_PART];
+    int32_t n_tensors;
+} part;
+
+struct random_weights {
+    part *parts; /* newest first */
+    uint64_t seed;
+    int32_t n_threads;
+    base_alloc mem;
+};
+
+static const struct {
+    const char *name;
+    const char *config_json;
+} shapes[] = {
+#define X(name, config_json) {name, config_json},
+#include "worker/model/random_shapes.def"
+#undef X
+};
+
+static const char shape_names[] = ""
+#define X(name, config_json) " " name
+#include "worker/model/random_shapes.def"
+#undef X
+    ;
+
+bool random_model_is(const char *name)
+{
+    return strncmp(name, PREFIX, strlen(PREFIX)) == 0;
+}
+
+static base_status seed_parse(const char *text, uint64_t *seed_out)
+{
+    char *end = NULL;
+    errno = 0;
+    const unsigned long long seed = strtoull(text, &end, 10);
+    if (errno != 0 || *end != '\0' || text[0] < '0' || text[0] > '9') {
+        return BASE_FAIL(BASE_BAD_INPUT, "random model: seed '%.64s', allowed 0..2^64-1", text);
+    }
+    *seed_out = seed;
+    return BASE_OK;
+}
+
+base_status random_model_parse(const char *name, base_view *config_json_out, uint64_t *seed_out)
+{
+    uint64_t seed = 0;
+    const char *shape = random_model_is(name) ? name + strlen(PREFIX) : name;
+    const char *colon = strchr(shape, ':');
+    const base_view view = {shape, colon == NULL ? strlen(shape) : (size_t)(colon - shape)};
+    if (colon != NULL) {
+        const base_status st = seed_parse(colon + 1, &seed);
+        if (st != BASE_OK) {
+            return st;
+        }
+    }
+    for (size_t i = 0; i < sizeof shapes / sizeof shapes[0]; i++) {
+        if (base_view_equal(view, base_view_of(shapes[i].name))) {
+            *config_json_out = base_view_of(shapes[i].config_json);
+            *seed_out = seed;
+            return BASE_OK;
+        }
+    }
+    return BASE_FAIL(BASE_BAD_INPUT, "random model: shape '%.64s', there are:%s", shape,
+                     shape_names);
+}
+
+static double weight_bytes(const model_config *c)
+{
+    const double width = c->width;
+    const double rows = (2.0 * c->n_heads + 2.0 * c->n_kv_heads) * c->head_dim;
+    const double tables = c->tied_embeddings ? 1.0 : 2.0;
+    return 2.0 * width * (tables * c->n_vocab + c->n_layers * (rows + 3.0 * c->ffn_width));
+}
+
+static int32_t thread_count(void)
+{
+    cpu_set_t cores;
+    const int n = sched_getaffinity(0, sizeof cores, &cores) == 0 ? CPU_COUNT(&cores) : 1;
+    return n < 1 ? 1 : n > MAX_THREADS ? MAX_THREADS : n;
+}
+
+base_status random_weights_create(const model_config *config, uint64_t seed, const base_alloc *mem,
+                                  random_weights **weights_out)
+{
+    const double n_bytes = weight_bytes(config);
+    const double n_host_bytes = (double)sysconf(_SC_PHYS_PAGES) * (double)sysconf(_SC_PAGESIZE);
+    if (n_bytes > n_host_bytes) {
+        return BASE_FAIL(BASE_NO_MEMORY,
+                         "random model: its weights take %.1f GB on each rank, this host has %.1f",
+                         n_bytes / 1e9, n_host_bytes / 1e9);
+    }
+    random_weights *w = mem->get(mem->ctx, sizeof *w);
+    if (w == NULL) {
+        return BASE_FAIL(BASE_NO_MEMORY, "random model");
+    }
+    w->mem = *mem;
+    w->seed = seed;
+    w->n_threads = thread_count();
+    BASE_INFO("random model: making %.2f GB of weights with %d threads", n_bytes / 1e9,
+              w->n_threads);
+    *weights_out = w;
+    return BASE_OK;
+}
+
+void random_weights_destroy(random_weights *w)
+{
+    if (w == NULL) {
+        return;
+    }
+    const base_alloc mem = w->mem;
+    while (w->parts != NULL) {
+        part *p = w->parts;
+        w->parts = p->next;
+        for (int32_t i = 0; i < p->n_tensors; i++) {
+            mem.put(mem.ctx, p->tensors[i]);
+        }
+        mem.put(mem.ctx, p);
+    }
+    mem.put(mem.ctx, w);
+}
+
+/* A place for one more tensor, or NULL. */
+static void **place_make(random_weights *w)
+{
+    if (w->parts == NULL || w->parts->n_tensors == TENSORS_PER_PART) {
+        part *p = w->mem.get(w->mem.ctx, sizeof *p);
+        if (p == NULL) {
+            return NULL;
+        }
+        p->next = w->parts;
+        w->parts = p;
+    }
+    return &w->parts->tensors[w->parts->n_tensors];
+}
+
+typedef struct job {
+    pthread_t thread;
+    uint16_t *data;
+    uint64_t seed;
+    uint64_t stream;
+    int64_t begin; /* a multiple of WORD_ELEMENTS */
+    int64_t end;
+    float middle;
+    float spread;
+} job;
+
+/* Uniform in middle +- spread. */
+static void *job_run(void *arg)
+{
+    const job *j = arg;
+    uint64_t word = 0;
+    for (int64_t i = j->begin; i < j->end; i++) {
+        if (i % WORD_ELEMENTS == 0) {
+            word = base_random_u64(j->seed, j->stream, (uint64_t)(i / WORD_ELEMENTS));
+        }
+        const float unit = ((float)(word & 0xffffu) - 32767.5f) / 32768.0f;
+        j->data[i] = base_bf16_from_f32(j->middle + j->spread * unit);
+        word >>= 16;
+    }
+    return NULL;
+}
+
+static void fill(const job *whole, int32_t n_threads)
+{
+    job jobs[MAX_THREADS];
+    bool is_running[MAX_THREADS] = {false};
+    const int64_t n_worth = whole->end / THREAD_ELEMENTS + 1;
+    const int32_t n = n_worth < n_threads ? (int32_t)n_worth : n_threads;
+    for (int32_t t = 0; t < n; t++) {
+        jobs[t] = *whole;
+        jobs[t].begin = whole->end / n * t / WORD_ELEMENTS * WORD_ELEMENTS;
+        jobs[t].end =
+            t + 1 == n ? whole->end : whole->end / n * (t + 1) / WORD_ELEMENTS * WORD_ELEMENTS;
+        is_running[t] = t > 0 && pthread_create(&jobs[t].thread, NULL, job_run, &jobs[t]) == 0;
+        if (t > 0 && !is_running[t]) {
+            (void)job_run(&jobs[t]);
+        }
+    }
+    (void)job_run(&jobs[0]);
+    for (int32_t t = 1; t < n; t++) {
+        if (is_running[t]) {
+            (void)pthread_join(jobs[t].thread, NULL);
+        }
+    }
+}
+
+static bool ends_with(const char *text, const char *end)
+{
+    const size_t n = strlen(text);
+    return n >= strlen(end) && strcmp(text + n - strlen(end), end) == 0;
+}
+
+base_status random_weights_make(random_weights *w, const char *name, int32_t rows, int32_t cols,
+                                const void **data_out)
+{
+    base_hasher *hasher = NULL;
+    const base_status st = base_hasher_create(&hasher);
+    if (st != BASE_OK) {
+        return st;
+    }
+    base_hasher_add_text(hasher, name);
+    const base_hash hash = base_hasher_end(hasher);
+    job whole = {.seed = w->seed, .end = (int64_t)rows * (cols == 0 ? 1 : cols)};
+    for (int32_t i = 0; i < 8; i++) { /* little-endian on every machine */
+        whole.stream |= (uint64_t)hash.bytes[i] << (8 * i);
+    }
+    const bool is_norm = cols == 0 && !ends_with(name, "bias");
+    whole.middle = is_norm ? 1.0f : 0.0f;
+    whole.spread = is_norm ? 0.25f : cols == 0 ? 0.5f : (float)sqrt(3.0 / cols);
+    void **place = place_make(w);
+    whole.data =
+        place == NULL ? NULL : w->mem.get(w->mem.ctx, (size_t)whole.end * sizeof(uint16_t));
+    if (whole.data == NULL) {
+        return BASE_FAIL(BASE_NO_MEMORY, "random model: tensor '%s' of %lld bytes", name,
+                         (long long)whole.end * 2);
+    }
+    *place = whole.data;
+    w->parts->n_tensors++;
+    fill(&whole, w->n_threads);
+    *data_out = whole.data;
+    return BASE_OK;
+}

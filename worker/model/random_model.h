@@ -1,0 +1,37 @@
+/* worker/model/random_model.h - models of real shapes with random bf16 weights, for speed work and tests:
+ * "random:SHAPE[:SEED]", shapes in random_shapes.def, seed 0 unless given.
+ *
+ * Element i of a tensor is a function of (seed, the tensor's name, i) alone, so ranks agree without
+ * talking.  Matrices keep the size of what they multiply; norms are near 1. */
+#ifndef WORKER_MODEL_RANDOM_MODEL_H
+#define WORKER_MODEL_RANDOM_MODEL_H
+
+#include "base/alloc.h"
+#include "base/status.h"
+#include "base/view.h"
+#include "worker/model/config.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+
+typedef struct random_weights random_weights;
+
+bool random_model_is(const char *name); /* does it start with "random:"? */
+
+/* The shape's config.json (static) and the seed.  Errors: BAD_INPUT naming the shapes there are. */
+BASE_MUST_CHECK base_status random_model_parse(const char *name, base_view *config_json_out,
+                                               uint64_t *seed_out);
+
+/* Holds tensors as they are made.  Errors: NO_MEMORY, also where the host has less memory than
+ * the weights take. */
+BASE_MUST_CHECK base_status random_weights_create(const model_config *config, uint64_t seed,
+                                                  const base_alloc *mem,
+                                                  random_weights **weights_out);
+void random_weights_destroy(random_weights *w); /* NULL is allowed; ends its tensors */
+
+/* Makes a tensor [rows, cols] of bf16, or a vector [rows] when cols is 0, on all cores that the process
+ * may use.  Errors: NO_MEMORY. */
+BASE_MUST_CHECK base_status random_weights_make(random_weights *w, const char *name, int32_t rows,
+                                                int32_t cols, const void **data_out);
+
+#endif /* WORKER_MODEL_RANDOM_MODEL_H */
