@@ -66,6 +66,20 @@ class CommandLine(unittest.TestCase):
         self.assertGreater(result["timing"]["ttft_ms"], 0)
         self.assertIn("tpot_ms", result["timing"])
 
+    def test_a_random_model_takes_ids_and_refuses_text(self):
+        arguments = ("generate", "--model", "random:tiny:3", "--rope-scaling", '{"type": "yarn", "factor": 4}',
+                     "--json", "--max-new-tokens", "5", "--temperature", "0")
+        made = []
+        for ranks in ("1", "2"):
+            done = run(*arguments, "--ranks", ranks, "--prompt-ids", json.dumps(list(range(300))))
+            self.assertEqual(done.returncode, 0, done.stderr)
+            made.append(json.loads(done.stdout)["tokens"])
+        self.assertEqual(len(made[0]), 5)
+        self.assertEqual(made[0], made[1])
+        done = run(*arguments, "--prompt", "hello")
+        self.assertNotEqual(done.returncode, 0)
+        self.assertIn(b"INVALID_ARGUMENT: prompt.text: model 'random:tiny:3' has no tokenizer", done.stderr)
+
     def test_tokenize_both_ways(self):
         text = GOLDEN[1]["input_text"].encode()
         done = run("tokenize", "--model", MODEL, stdin=text)

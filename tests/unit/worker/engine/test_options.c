@@ -24,6 +24,7 @@ static void the_defaults_are_those_of_the_help(void **state)
     assert_false(o.help);
     assert_string_equal(o.coordinator, "localhost:7000");
     assert_string_equal(o.model, "some/folder");
+    assert_string_equal(o.rope_scaling, "");
     assert_int_equal(o.policy.kind, KV_POLICY_BF16);
     assert_int_equal(o.n_threads, 0);
     assert_int_equal(o.max_batch, 8);
@@ -41,9 +42,10 @@ static void every_option_arrives(void **state)
     CHECK_STATUS(PARSE(o, "--coordinator=unix:/tmp/x", "--model=m", "--kv", "tq:k=3,v=4",
                        "--threads=2", "--max-batch", "1024", "--max-context", "1000000",
                        "--prefill-chunk", "1024", "--pages=77", "--kv-memory-fraction", "0.5",
-                       "--log-level", "debug"),
+                       "--log-level", "debug", "--rope-scaling", "none"),
                  BASE_OK);
     assert_string_equal(o.coordinator, "unix:/tmp/x");
+    assert_string_equal(o.rope_scaling, "none");
     assert_int_equal(o.policy.kind, KV_POLICY_TQ);
     assert_int_equal(o.policy.k_bits, 3);
     assert_int_equal(o.policy.v_bits, 4);
@@ -92,6 +94,7 @@ static void impossible_values_are_refused_by_name(void **state)
         {"--log-level", "loud", "loud"},
         {"--coordinator", "nowhere", "nowhere"},
         {"--model", "", "--model"},
+        {"--rope-scaling", "", "--rope-scaling"},
         {"--nonsense", "1", "--nonsense"},
         {"stray", "1", "stray"},
         {"--threads", NULL, "--threads"},
