@@ -16,6 +16,7 @@ static const struct {
     {"inspect", command_inspect, "what a model folder holds, and what its cache costs"},
     {"eval", command_eval, "measure policies side by side: text, logits, retrieval, own questions"},
     {"doctor", command_doctor, "check this machine, and say what to do about each fault"},
+    {"bench", command_bench, "time the attention of one layer, or a whole step, op by op"},
 };
 
 #define N_VERBS (sizeof verbs / sizeof verbs[0])

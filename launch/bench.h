@@ -1,0 +1,60 @@
+/* launch/bench.h - what the benchmarks of `ropewalk bench` share, and the benchmarks.
+ *
+ * Times come from one machine under whatever else runs on it: rivals are measured in turns within one run,
+ * and medians are compared. */
+#ifndef LAUNCH_BENCH_H
+#define LAUNCH_BENCH_H
+
+#include "base/alloc.h"
+#include "base/status.h"
+
+#include <jansson.h>
+#include <stdint.h>
+
+#define BENCH_MAX_RUNS     1000
+#define BENCH_MAX_POLICIES 16
+#define BENCH_MAX_COUNTS   8
+
+typedef struct bench_times {
+    double us[BENCH_MAX_RUNS];
+    int32_t n;
+} bench_times;
+
+void bench_times_add(bench_times *t, double us); /* beyond BENCH_MAX_RUNS: dropped */
+/* q in 0..1 of the sorted runs; 0 without runs. */
+double bench_times_at(bench_times *t, double q);
+
+/* Bytes to touch so that nothing is left of them in caches: more than 4 times the last level. */
+int64_t bench_cold_bytes(void);
+
+/* Reads n_bytes (a multiple of 64 KiB) once with n_threads threads; microseconds.  Errors: NO_MEMORY. */
+BASE_MUST_CHECK base_status bench_read_memory(const void *bytes, int64_t n_bytes, int32_t n_threads,
+                                              double *us_out);
+
+/* A list "a;b;c" or "1,2": every part goes to take.  Errors: take's. */
+BASE_MUST_CHECK base_status bench_list(const char *text, char separator, void *ctx,
+                                       base_status (*take)(void *ctx, const char *part));
+
+typedef struct bench_options {
+    const char *shape_name;
+    int32_t n_heads, n_kv_heads, head_dim; /* attention */
+    const char *model;                     /* step: folder */
+    const char *policies[BENCH_MAX_POLICIES];
+    int32_t n_policies;
+    int32_t threads[BENCH_MAX_COUNTS];
+    int32_t n_threads; /* entries of threads */
+    int64_t context;
+    int32_t batch;
+    int32_t prefill_chunk;
+    double seconds; /* of measuring, about */
+} bench_options;
+
+/* Decode attention of one layer on pages of synthetic codes and norms: *json_out describes the run.
+ * Errors: BAD_INPUT, NO_MEMORY. */
+BASE_MUST_CHECK base_status bench_attention(const bench_options *o, const base_alloc *mem,
+                                            json_t **json_out);
+/* A prompt and then decode steps of a model on one rank, op by op.  Errors: those of the parts. */
+BASE_MUST_CHECK base_status bench_step(const bench_options *o, const base_alloc *mem,
+                                       json_t **json_out);
+
+#endif /* LAUNCH_BENCH_H */
