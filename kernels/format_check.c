@@ -3,9 +3,25 @@
 #include <stdbool.h>
 #include <stddef.h>
 
-static bool power_of_two(int32_t n)
+/* A power of two, or 3, 5 or 7 times one: what page.h can rotate. */
+static bool can_rotate(int32_t n)
 {
-    return n > 0 && (n & (n - 1)) == 0;
+    while (n > 1 && n % 2 == 0) {
+        n /= 2;
+    }
+    return n >= 1 && n <= 7;
+}
+
+static bool is_permutation(const uint16_t *order, int32_t n)
+{
+    bool seen[KERN_MAX_HEAD_DIM] = {false};
+    for (int32_t i = 0; i < n; i++) {
+        if (order[i] >= n || seen[order[i]]) {
+            return false;
+        }
+        seen[order[i]] = true;
+    }
+    return true;
 }
 
 static base_status check_side(const char *op, const kern_side *side, int32_t head, char name,
@@ -29,7 +45,7 @@ static base_status check_side(const char *op, const kern_side *side, int32_t hea
                              "%s: head %d side %c segment %d covers %d dims from %d of %d", op,
                              head, name, i, g->n_dims, g->first_dim, head_dim);
         }
-        if (side->signs != NULL && !power_of_two(g->n_dims)) {
+        if (side->signs != NULL && !can_rotate(g->n_dims)) {
             return BASE_FAIL(BASE_BAD_INPUT,
                              "%s: head %d side %c segment %d is rotated and has %d dims", op, head,
                              name, i, g->n_dims);
@@ -39,6 +55,10 @@ static base_status check_side(const char *op, const kern_side *side, int32_t hea
     if (dim != head_dim) {
         return BASE_FAIL(BASE_BAD_INPUT, "%s: segments of head %d side %c cover %d dims of %d", op,
                          head, name, dim, head_dim);
+    }
+    if (side->order != NULL && !is_permutation(side->order, head_dim)) {
+        return BASE_FAIL(BASE_BAD_INPUT, "%s: head %d side %c: order is no permutation of %d dims",
+                         op, head, name, head_dim);
     }
     return BASE_OK;
 }

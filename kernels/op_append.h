@@ -3,7 +3,7 @@
  * For each open block with carry: rows[0..n_carry) of every head and side are copied from carry.
  * Then for each token t with dest[t] >= 0, head h, side s in {K, V}:
  *   opens[dest[t]].rows[h][s][positions[t] % 128][:] = bf16(basis_s(x[t, h, :]))
- * where basis_s is the rotation of formats[h].k or .v (page.h), computed in f32.
+ * where basis_s is the order and rotation of formats[h].k or .v (page.h), computed in f32.
  *
  *   k, v       [T, Hkv, D]  f32, K after RoPE
  *   positions  [T]

@@ -1,7 +1,8 @@
 /* kernels/op_basis.h - turns query or output rows into, or out of, the page basis.
  *
- * forward:  x[t, h, :] = Hadamard * diag(signs) * x / sqrt(n), per segment (page.h)
- * inverse:  its transpose.  KV head of query head h is h / (H / Hkv).  Heads without signs stay as they are.
+ * forward:  x[t, h, :] = the page basis of its KV head's side (page.h): order, then rotation
+ * inverse:  its transpose.  KV head of query head h is h / (H / Hkv).  Heads without order and signs stay as
+ *           they are.
  *
  *   x  [T, H, D]  f32, in place
  *

@@ -8,9 +8,14 @@
  *           each segment apart.  bits = 16: bf16 values, no codebook, no norms.
  *   norms   fp16 [128], one per position and segment (codebook segments only)
  *
- * A value of a codebook segment is norm * centroids[code].  Sides with `signs` are stored rotated:
- * over each segment of n dims, y = Hadamard(n) * diag(signs) * x / sqrt(n) (n a power of two); rows,
- * pages and queries share that basis, and outputs are brought back once, after the merge. */
+ * A value of a codebook segment is norm * centroids[code].  The page basis of a side, which rows, pages
+ * and queries share, and which outputs leave once, after the merge:
+ *   order  (if not NULL)  y[j] = x[order[j]], so that segments are any sets of model dims
+ *   signs  (if not NULL)  then over each segment of n = m * h dims, h a power of two, m in {1, 3, 5, 7}:
+ *          y = (M(m) (x) Hadamard(h) / sqrt(h)) * diag(signs) * y, part i of h dims becoming the sum over parts
+ *          j of M[i][j] = row[(j - i) mod m] times part j, with the orthogonal circulants
+ *          row(1) = 1;  row(3) = 1/3, -2/3, -2/3;  row(5) = 3/5, -2/5 four times;
+ *          row(7) = a, a, a, -b, a, -b, -b, a = 0.445903002, b = 0.261203875. */
 #ifndef KERNELS_PAGE_H
 #define KERNELS_PAGE_H
 
@@ -33,7 +38,8 @@ typedef struct kern_segment {
 typedef struct kern_side { /* K or V of one head */
     int32_t n_segments;
     kern_segment segments[KERN_MAX_SEGMENTS];
-    const float *signs; /* [head_dim] of +1, -1; NULL: stored as it is */
+    const float *signs;    /* [head_dim] of +1, -1, in the page basis; NULL: not rotated */
+    const uint16_t *order; /* [head_dim], a permutation of the model's dims; NULL: as they are */
 } kern_side;
 
 typedef struct kern_head_format { /* of one (layer, KV head) */

@@ -2,11 +2,13 @@
 
 #include "base/half.h"
 #include "base/random.h"
+#include "kvshard/calibration.h"
 #include "kvshard/codebook.h"
 #include "kvshard/policy/policy_impl.h"
 
 #include <assert.h>
 #include <math.h>
+#include <string.h>
 
 #define MAX_LAYERS      1024
 #define MAX_KV_HEADS    256
@@ -26,6 +28,7 @@ typedef struct tables {
     size_t n_floats;
     size_t book[KV_MAX_CODE_BITS + 1][MAX_DIMS_STEPS + 1]; /* 1 + index of the first centroid */
     size_t signs;                                          /* index: [2][Hkv][D] */
+    const kv_calibration *calibration;
 } tables;
 
 static int64_t align_up(int64_t n, int64_t to)
@@ -33,7 +36,7 @@ static int64_t align_up(int64_t n, int64_t to)
     return (n + to - 1) / to * to;
 }
 
-static base_status check_shape(const kv_shape *shape)
+base_status kv_shape_check(const kv_shape *shape)
 {
     if (shape->n_layers < 1 || shape->n_layers > MAX_LAYERS) {
         return BASE_FAIL(BASE_BAD_INPUT, "cache shape: n_layers is %d, allowed 1..%d",
@@ -50,11 +53,16 @@ static base_status check_shape(const kv_shape *shape)
     return BASE_OK;
 }
 
-static void plan_side(const kv_format *format, int32_t layer, int32_t head, int32_t side,
-                      kv_side_plan *plan_out)
+static void plan_side(const kv_format *format, const tables *t, int32_t layer, int32_t head,
+                      int32_t side, kv_side_plan *plan_out)
 {
-    kv_policy_impl_of(format->policy.kind)
-        ->plan_side(&format->policy, &format->shape, layer, head, side, plan_out);
+    const kv_policy_impl *impl = kv_policy_impl_of(format->policy.kind);
+    if (impl->calibration != NULL) {
+        impl->plan_scored(&format->policy, &format->shape,
+                          kv_calibration_head(t->calibration, layer, head), side, plan_out);
+    } else {
+        impl->plan_side(&format->policy, &format->shape, layer, head, side, plan_out);
+    }
 }
 
 /* Gives every codebook that some segment uses its place in the table of floats, then the signs. */
@@ -64,7 +72,7 @@ static void place_tables(const kv_format *format, tables *t)
 
     for (int32_t i = 0; i < 2 * shape->n_layers * shape->n_kv_heads; i++) {
         kv_side_plan plan;
-        plan_side(format, i / 2 / shape->n_kv_heads, i / 2 % shape->n_kv_heads, i % 2, &plan);
+        plan_side(format, t, i / 2 / shape->n_kv_heads, i / 2 % shape->n_kv_heads, i % 2, &plan);
         for (int32_t s = 0; s < plan.n_segments; s++) {
             const int32_t bits = plan.segments[s].bits;
             if (bits == BF16_BITS) {
@@ -112,6 +120,17 @@ static void fill_tables(const kv_format *format, const tables *t)
             const uint64_t bit = base_random_u64(SIGN_SEED, (uint64_t)side, (uint64_t)i) & 1;
             t->floats[t->signs + (size_t)(side * n_side + i)] = bit != 0 ? -1.0f : 1.0f;
         }
+    }
+}
+
+static void fill_order(kv_format *format, int32_t index, const kv_side_plan *plan,
+                       kern_side *side_out)
+{
+    if (plan->ordered) {
+        const size_t head_dim = (size_t)format->shape.head_dim;
+        uint16_t *order = format->orders + (size_t)index * head_dim;
+        memcpy(order, plan->order, head_dim * sizeof *order);
+        side_out->order = order;
     }
 }
 
@@ -166,9 +185,11 @@ static void fill_heads(kv_format *format, const tables *t)
         const int32_t h = i % shape->n_kv_heads;
         kv_side_plan plan;
 
-        plan_side(format, layer, h, 0, &plan);
+        plan_side(format, t, layer, h, 0, &plan);
+        fill_order(format, 2 * i, &plan, &head->k);
         const int64_t k_end = fill_side(format, t, h, 0, &plan, 0, &head->k);
-        plan_side(format, layer, h, 1, &plan);
+        plan_side(format, t, layer, h, 1, &plan);
+        fill_order(format, 2 * i + 1, &plan, &head->v);
         const int64_t v_end = fill_side(format, t, h, 1, &plan, k_end, &head->v);
 
         head->head_dim = shape->head_dim;
@@ -182,7 +203,7 @@ static void fill_heads(kv_format *format, const tables *t)
     format->v_bits_per_element = 8.0 * (double)(format->page_bytes - k_bytes) / n_elems;
 }
 
-static void hash_side(base_hasher *hasher, const kern_side *side)
+static void hash_side(base_hasher *hasher, const kern_side *side, int32_t head_dim)
 {
     base_hasher_add_u64(hasher, (uint64_t)side->n_segments);
     base_hasher_add_u64(hasher, side->signs != NULL);
@@ -193,6 +214,9 @@ static void hash_side(base_hasher *hasher, const kern_side *side)
         base_hasher_add_u64(hasher, (uint64_t)seg->n_dims);
         base_hasher_add_u64(hasher, (uint64_t)seg->codes_offset);
         base_hasher_add_u64(hasher, (uint64_t)seg->norms_offset);
+    }
+    for (int32_t d = 0; d < head_dim && side->order != NULL; d++) {
+        base_hasher_add_u64(hasher, side->order[d]);
     }
 }
 
@@ -216,8 +240,8 @@ static base_status hash_format(kv_format *format, const tables *t)
         const kern_head_format *head = &format->heads[i];
         base_hasher_add_u64(hasher, (uint64_t)head->offset);
         base_hasher_add_u64(hasher, (uint64_t)head->head_page_bytes);
-        hash_side(hasher, &head->k);
-        hash_side(hasher, &head->v);
+        hash_side(hasher, &head->k, head->head_dim);
+        hash_side(hasher, &head->v, head->head_dim);
     }
     base_hasher_add_u64(hasher, t->n_floats);
     for (size_t i = 0; i < t->n_floats; i++) {
@@ -227,14 +251,43 @@ static base_status hash_format(kv_format *format, const tables *t)
     return BASE_OK;
 }
 
+static base_status check_calibration(const kv_policy *policy, const kv_shape *shape,
+                                     const kv_calibration *calibration)
+{
+    const char *kind = kv_policy_impl_of(policy->kind)->calibration;
+    if (kind == NULL) {
+        return BASE_OK;
+    }
+    if (calibration == NULL) {
+        return BASE_FAIL(BASE_BAD_INPUT, "policy %s needs a calibration of the model", kind);
+    }
+    const kv_shape *s = &calibration->shape;
+    if (s->n_layers != shape->n_layers || s->n_kv_heads != shape->n_kv_heads ||
+        s->head_dim != shape->head_dim) {
+        return BASE_FAIL(BASE_BAD_INPUT,
+                         "calibration of %d layers, %d KV heads of %d; the cache has %d, %d of %d",
+                         s->n_layers, s->n_kv_heads, s->head_dim, shape->n_layers,
+                         shape->n_kv_heads, shape->head_dim);
+    }
+    return BASE_OK;
+}
+
 base_status kv_format_create(const kv_policy *policy, const kv_shape *shape, const base_alloc *mem,
                              kv_format **format_out)
 {
+    return kv_format_create_calibrated(policy, shape, NULL, mem, format_out);
+}
+
+base_status kv_format_create_calibrated(const kv_policy *policy, const kv_shape *shape,
+                                        const kv_calibration *calibration, const base_alloc *mem,
+                                        kv_format **format_out)
+{
     base_status st = BASE_OK;
     kv_format *format = NULL;
-    tables t = {0};
+    tables t = {.calibration = calibration};
 
-    BASE_TRY(st, out, check_shape(shape));
+    BASE_TRY(st, out, kv_shape_check(shape));
+    BASE_TRY(st, out, check_calibration(policy, shape, calibration));
     format = mem->get(mem->ctx, sizeof *format);
     if (format == NULL) {
         st = BASE_FAIL(BASE_NO_MEMORY, "cache format");
@@ -247,7 +300,12 @@ base_status kv_format_create(const kv_policy *policy, const kv_shape *shape, con
     const size_t n_heads = (size_t)shape->n_layers * (size_t)shape->n_kv_heads;
     format->heads = mem->get(mem->ctx, n_heads * sizeof *format->heads);
     format->data = mem->get(mem->ctx, t.n_floats * sizeof *t.floats);
-    if (format->heads == NULL || format->data == NULL) {
+    const bool ordered = kv_policy_impl_of(policy->kind)->calibration != NULL;
+    if (ordered) {
+        format->orders =
+            mem->get(mem->ctx, 2 * n_heads * (size_t)shape->head_dim * sizeof(uint16_t));
+    }
+    if (format->heads == NULL || format->data == NULL || (ordered && format->orders == NULL)) {
         st = BASE_FAIL(BASE_NO_MEMORY, "cache format of %d layers and %d KV heads", shape->n_layers,
                        shape->n_kv_heads);
         goto out;
@@ -270,6 +328,7 @@ void kv_format_destroy(kv_format *format)
         return;
     }
     const base_alloc mem = format->mem;
+    mem.put(mem.ctx, format->orders);
     mem.put(mem.ctx, format->data);
     mem.put(mem.ctx, format->heads);
     mem.put(mem.ctx, format);

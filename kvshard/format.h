@@ -1,7 +1,7 @@
 /* kvshard/format.h - the static descriptor of a cache: the head format of every (layer, KV head).
  *
  * Identical on all ranks of a group: policy_hash covers the page-format version, the policy, the
- * shape, every segment, codebook and rotation, and the rule of what a query sees (design.md section 3).
+ * shape, every segment, order, codebook and rotation, and the rule of what a query sees (design.md section 3).
  * Immutable after create; any thread reads it. */
 #ifndef KVSHARD_FORMAT_H
 #define KVSHARD_FORMAT_H
@@ -31,10 +31,24 @@ typedef struct kv_format {
     double v_bits_per_element;
     base_hash policy_hash;
     void *data; /* codebooks and signs that heads point to */
+    uint16_t
+        *orders; /* [n_layers][n_kv_heads][2][head_dim], or NULL: no policy's side is ordered */
     base_alloc mem;
 } kv_format;
 
-/* Errors: BAD_INPUT (shape), NO_MEMORY. */
+/* Errors: BAD_INPUT naming the field. */
+BASE_MUST_CHECK base_status kv_shape_check(const kv_shape *shape);
+
+struct kv_calibration;
+
+/* calibration: what kv_calibration_open gave for the policy, needed during the call only.
+ * Errors: BAD_INPUT (shape; a calibration that is missing or of another shape), NO_MEMORY. */
+BASE_MUST_CHECK base_status kv_format_create_calibrated(const kv_policy *policy,
+                                                        const kv_shape *shape,
+                                                        const struct kv_calibration *calibration,
+                                                        const base_alloc *mem,
+                                                        kv_format **format_out);
+/* The same for policies that need none. */
 BASE_MUST_CHECK base_status kv_format_create(const kv_policy *policy, const kv_shape *shape,
                                              const base_alloc *mem, kv_format **format_out);
 void kv_format_destroy(kv_format *format); /* NULL is allowed */

@@ -7,7 +7,8 @@
 #include <stdio.h>
 #include <string.h>
 
-#define MAX_KEYS 32 /* of one policy: bits of `seen` */
+#define MAX_KEYS 31 /* of one policy: bits of `seen`, with one for calib */
+#define CALIB    "calib"
 
 static const struct {
     const char *name;
@@ -65,6 +66,9 @@ static base_status fail_unknown_key(const char *policy, const kv_policy_impl *im
     for (int32_t i = 0; i < impl->n_keys; i++) {
         add_name(known, sizeof known, impl->keys[i].name);
     }
+    if (impl->calibration != NULL) {
+        add_name(known, sizeof known, CALIB);
+    }
     return BASE_FAIL(BASE_BAD_INPUT, "policy %s: key '%.*s' is unknown; known are %s", policy,
                      SHOWN(key), impl->n_keys == 0 ? "none" : known);
 }
@@ -87,9 +91,23 @@ static int32_t read_number(base_view text)
     return value;
 }
 
+/* The file's name is no part of kv_policy: kv_policy_calib finds it again. */
+static base_status check_calib(const char *name, base_view value, uint32_t *seen)
+{
+    if ((*seen & 1u << MAX_KEYS) != 0) {
+        return BASE_FAIL(BASE_BAD_INPUT, "policy %s: calib is given twice", name);
+    }
+    *seen |= 1u << MAX_KEYS;
+    return value.n_bytes > 0 ? BASE_OK
+                             : BASE_FAIL(BASE_BAD_INPUT, "policy %s: calib names no file", name);
+}
+
 static base_status set_key(const char *name, const kv_policy_impl *impl, base_view key,
                            base_view value, uint32_t *seen, kv_policy *policy)
 {
+    if (impl->calibration != NULL && base_view_equal(key, base_view_of(CALIB))) {
+        return check_calib(name, value, seen);
+    }
     for (int32_t i = 0; i < impl->n_keys; i++) {
         const kv_policy_key *known = &impl->keys[i];
         if (!base_view_equal(key, base_view_of(known->name))) {
@@ -100,6 +118,11 @@ static base_status set_key(const char *name, const kv_policy_impl *impl, base_vi
         }
         *seen |= 1u << i;
         const int32_t number = read_number(value);
+        const bool more = known->also < known->low || known->also > known->high;
+        if ((number < known->low || number > known->high) && !more) {
+            return BASE_FAIL(BASE_BAD_INPUT, "policy %s: %s is %.*s, allowed %d..%d", name,
+                             known->name, SHOWN(value), known->low, known->high);
+        }
         if ((number < known->low || number > known->high) && number != known->also) {
             return BASE_FAIL(BASE_BAD_INPUT, "policy %s: %s is %.*s, allowed %d..%d or %d", name,
                              known->name, SHOWN(value), known->low, known->high, known->also);
@@ -137,6 +160,20 @@ base_status kv_policy_parse(const char *text, kv_policy *policy_out)
     }
     *policy_out = policy;
     return BASE_OK;
+}
+
+base_view kv_policy_calib(const char *text)
+{
+    base_view rest = base_view_of(text);
+    (void)cut(&rest, ':');
+    while (rest.data != NULL) {
+        base_view value = cut(&rest, ',');
+        const base_view key = cut(&value, '=');
+        if (base_view_equal(key, base_view_of(CALIB))) {
+            return value;
+        }
+    }
+    return (base_view){NULL, 0};
 }
 
 void kv_policy_text(const kv_policy *policy, char text_out[KV_MAX_POLICY_TEXT])

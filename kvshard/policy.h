@@ -3,12 +3,15 @@
  *   bf16                   reference: 16-bit rows
  *   tq:k=4,v=4             TurboQuant-MSE (arXiv 2504.19874): signed Hadamard rotation, Lloyd-Max codes,
  *                          one corrected norm per position; k and v in 2..8, or 16 for bf16
+ *   block-gtq:k=3,v=3      Block-GTQ (arXiv 2606.24033): K's RoPE blocks get 1..8 bits by energy, k on average
+ *                          (1..8), V is tq's; calib=FILE: the energies, else MODEL/ropewalk/block-gtq.cal
  *
  * A policy is a line in policies.def and a file in policy/ that fills the head formats (format.h). */
 #ifndef KVSHARD_POLICY_H
 #define KVSHARD_POLICY_H
 
 #include "base/status.h"
+#include "base/view.h"
 
 #include <stdint.h>
 
@@ -29,7 +32,11 @@ typedef struct kv_policy {
 /* Reads "name[:key=value,...]".  Errors: BAD_INPUT naming the policy, key, value and what is allowed. */
 BASE_MUST_CHECK base_status kv_policy_parse(const char *text, kv_policy *policy_out);
 
-/* The canonical text, every parameter written out. */
+/* The value of calib= in text that kv_policy_parse accepts; NULL data: there is none.  Points into text. */
+base_view kv_policy_calib(const char *text);
+
+/* The canonical text, every parameter written out but calib: what counts is what the file holds, and
+ * that is part of the policy hash. */
 void kv_policy_text(const kv_policy *policy, char text_out[KV_MAX_POLICY_TEXT]);
 
 #endif /* KVSHARD_POLICY_H */

@@ -1,4 +1,4 @@
-#include "kvshard/format.h"
+#include "kvshard/calibration.h"
 #include "launch/commands.h"
 #include "launch/options.h"
 #include "worker/model/model.h"
@@ -8,8 +8,8 @@
 #include <stdio.h>
 
 /* What a user weighs against each other before serving. */
-static const char *const shown_policies[] = {"bf16", "tq:k=8,v=8", "tq:k=4,v=4", "tq:k=3,v=3",
-                                             "tq:k=2,v=2"};
+static const char *const shown_policies[] = {"bf16",       "tq:k=8,v=8", "tq:k=4,v=4",
+                                             "tq:k=3,v=3", "tq:k=2,v=2", "block-gtq:k=3,v=3"};
 
 typedef struct cache_row {
     char policy[KV_MAX_POLICY_TEXT];
@@ -18,15 +18,23 @@ typedef struct cache_row {
     int64_t bytes_at_max_context;
 } cache_row;
 
-static base_status cache_row_make(const model_config *c, const char *text, cache_row *row_out)
+/* path: of the model's folder.  NOT_FOUND: the policy needs a calibration that is not there. */
+static base_status cache_row_make(const model *m, const char *path, const char *text,
+                                  cache_row *row_out)
 {
+    const model_config *c = &m->config;
+    kv_calibration *calibration = NULL;
     kv_policy policy;
     kv_format *format = NULL;
     const kv_shape shape = {c->n_layers, c->n_kv_heads, c->head_dim};
 
     base_status st = kv_policy_parse(text, &policy);
     if (st == BASE_OK) {
-        st = kv_format_create(&policy, &shape, &base_heap, &format);
+        st = kv_calibration_open(text, path, m->hash, &shape, &base_heap, &calibration);
+    }
+    if (st == BASE_OK) {
+        st = kv_format_create_calibrated(&policy, &shape, calibration, &base_heap, &format);
+        kv_calibration_destroy(calibration);
     }
     if (st != BASE_OK) {
         return st;
@@ -51,10 +59,10 @@ static void print_table(const model *m, const char *hash, const cache_row *rows,
     (void)printf("vocabulary  %d%s\n", c->n_vocab, c->tied_embeddings ? ", tied head" : "");
     (void)printf("context     %" PRId64 " positions, rope theta %g\n\n", c->max_context,
                  c->rope_theta);
-    (void)printf("%-14s %8s %8s %14s %20s\n", "cache", "K bits", "V bits", "bytes a token",
+    (void)printf("%-18s %8s %8s %14s %20s\n", "cache", "K bits", "V bits", "bytes a token",
                  "MB at full context");
     for (size_t i = 0; i < n_rows; i++) {
-        (void)printf("%-14s %8.3f %8.3f %14.0f %20.1f\n", rows[i].policy, rows[i].k_bits,
+        (void)printf("%-18s %8.3f %8.3f %14.0f %20.1f\n", rows[i].policy, rows[i].k_bits,
                      rows[i].v_bits, rows[i].bytes_per_token,
                      (double)rows[i].bytes_at_max_context / 1e6);
     }
@@ -94,6 +102,7 @@ int command_inspect(int argc, const char **argv)
     model *m = NULL;
     poptContext context = NULL;
     cache_row rows[N_ROWS];
+    size_t n_rows = 0;
     char hash[BASE_HASH_TEXT_BYTES];
     const struct poptOption table[] = {
         {"json", '\0', POPT_ARG_NONE, &json, 0, "one JSON object", NULL},
@@ -110,13 +119,18 @@ int command_inspect(int argc, const char **argv)
     }
     BASE_TRY(st, out, model_open(path, &base_heap, &m));
     for (size_t i = 0; i < N_ROWS; i++) {
-        BASE_TRY(st, out, cache_row_make(&m->config, shown_policies[i], &rows[i]));
+        st = cache_row_make(m, path, shown_policies[i], &rows[n_rows]);
+        if (st != BASE_OK && st != BASE_NOT_FOUND) { /* without calibration the row is left out */
+            goto out;
+        }
+        n_rows += st == BASE_OK;
     }
+    st = BASE_OK;
     base_hash_text(m->hash, hash);
     if (json) {
-        st = print_json(m, hash, rows, N_ROWS);
+        st = print_json(m, hash, rows, n_rows);
     } else {
-        print_table(m, hash, rows, N_ROWS);
+        print_table(m, hash, rows, n_rows);
     }
 out:
     model_close(m);

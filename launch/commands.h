@@ -12,5 +12,6 @@ int command_inspect(int argc, const char **argv);
 int command_eval(int argc, const char **argv);
 int command_doctor(int argc, const char **argv);
 int command_bench(int argc, const char **argv);
+int command_calibrate(int argc, const char **argv);
 
 #endif /* LAUNCH_COMMANDS_H */

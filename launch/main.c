@@ -15,6 +15,7 @@ static const struct {
     {"tokenize", command_tokenize, "text on stdin to token ids, or back"},
     {"inspect", command_inspect, "what a model folder holds, and what its cache costs"},
     {"eval", command_eval, "measure policies side by side: text, logits, retrieval, own questions"},
+    {"calibrate", command_calibrate, "measure a model for the block-gtq cache"},
     {"doctor", command_doctor, "check this machine, and say what to do about each fault"},
     {"bench", command_bench, "time the attention of one layer, or a whole step, op by op"},
 };

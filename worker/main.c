@@ -1,5 +1,6 @@
 /* ropewalk-worker: one rank of a group.  Boot, step loop, exit code. */
 #include "base/log.h"
+#include "kvshard/calibration.h"
 #include "proto/rpc.h"
 #include "worker/boot/boot_mpi.h"
 #include "worker/boot/host.h"
@@ -29,6 +30,7 @@ typedef struct rank {
     boot_world world;
     comm *ranks;
     model *model;
+    kv_calibration *calibration; /* NULL: the policy needs none */
     kv_format *format;
     kern_ctx *ctx;
     engine *engine;
@@ -96,7 +98,12 @@ static base_status make_rank(rank *r, const worker_options *options)
     BASE_TRY(st, out, boot_compare(r->ranks, "model", r->model->hash));
     const model_config *c = &r->model->config;
     const kv_shape shape = {c->n_layers, c->n_kv_heads, c->head_dim};
-    BASE_TRY(st, out, kv_format_create(&options->policy, &shape, &base_heap, &r->format));
+    BASE_TRY(st, out,
+             kv_calibration_open(options->policy_text, options->model, r->model->hash, &shape,
+                                 &base_heap, &r->calibration));
+    BASE_TRY(st, out,
+             kv_format_create_calibrated(&options->policy, &shape, r->calibration, &base_heap,
+                                         &r->format));
     BASE_TRY(st, out, boot_compare(r->ranks, "kv policy", r->format->policy_hash));
     BASE_TRY(st, out, choose_sizes(r, options));
     BASE_TRY(st, out, kern_ctx_create_cpu(n_threads, &base_heap, &r->ctx));
@@ -116,6 +123,7 @@ static void end_rank(rank *r)
     engine_destroy(r->engine);
     kern_ctx_destroy(r->ctx);
     kv_format_destroy(r->format);
+    kv_calibration_destroy(r->calibration);
     model_close(r->model);
     comm_destroy(r->ranks);
 }

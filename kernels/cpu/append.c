@@ -17,7 +17,7 @@ static void append_row(const kern_side *side, const float *x, int32_t head_dim, 
 {
     float y[KERN_MAX_HEAD_DIM];
     memcpy(y, x, (size_t)head_dim * sizeof *y);
-    if (side->signs != NULL) {
+    if (side->signs != NULL || side->order != NULL) {
         cpu_rotate(side, false, y);
     }
     for (int32_t d = 0; d < head_dim; d++) {

@@ -1,4 +1,4 @@
-/* kernels/cpu/cpu_rotate.h - the rotation of a side's page basis, one row of one head. */
+/* kernels/cpu/cpu_rotate.h - into and out of a side's page basis, one row of one head. */
 #ifndef KERNELS_CPU_CPU_ROTATE_H
 #define KERNELS_CPU_CPU_ROTATE_H
 
@@ -6,7 +6,7 @@
 
 #include <stdbool.h>
 
-/* x [head_dim] in place; side->signs is not NULL.  f32 in a fixed order. */
+/* x [head_dim] in place: order and rotation, as far as the side has them.  f32 in a fixed order. */
 void cpu_rotate(const kern_side *side, bool inverse, float *x);
 
 #endif /* KERNELS_CPU_CPU_ROTATE_H */

@@ -25,11 +25,13 @@ typedef struct kv_policy_key { /* key=value of a policy; the value is an int32_t
 
 typedef struct kv_side_plan { /* K or V of one head */
     bool rotated;             /* stored after random signs and a Hadamard transform per segment */
+    bool ordered;             /* order is used: page-basis dim j holds model dim order[j] */
     int32_t n_segments;       /* in order of dims; together they cover head_dim */
     struct {
         int32_t bits;   /* 1..8, or 16 for bf16 values without codebook and norms */
-        int32_t n_dims; /* multiple of 8; a power of two if rotated */
+        int32_t n_dims; /* multiple of 8; if rotated 1, 3, 5 or 7 times a power of two */
     } segments[KERN_MAX_SEGMENTS];
+    uint16_t order[KERN_MAX_HEAD_DIM]; /* a permutation of 0..head_dim-1 */
 } kv_side_plan;
 
 typedef struct kv_policy_impl {
@@ -39,6 +41,11 @@ typedef struct kv_policy_impl {
     /* Lays out K (side 0) or V (side 1) of a head.  Pure; called more than once per head. */
     void (*plan_side)(const kv_policy *policy, const kv_shape *shape, int32_t layer, int32_t head,
                       int32_t side, kv_side_plan *plan_out);
+    /* The name of the calibration that it needs, or NULL.  Then users may write calib=FILE, and this takes the
+     * place of plan_side: scores [head_dim / 2] of the head (calibration.h). */
+    const char *calibration;
+    void (*plan_scored)(const kv_policy *policy, const kv_shape *shape, const float *scores,
+                        int32_t side, kv_side_plan *plan_out);
 } kv_policy_impl;
 
 #define X(name, text) extern const kv_policy_impl kv_policy_impl_##name;

@@ -8,7 +8,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t n_bytes);
 
 static int allowed(int32_t bits)
 {
-    return (bits >= 2 && bits <= 8) || bits == 16;
+    return (bits >= 1 && bits <= 8) || bits == 16;
 }
 
 /* Text is refused, or it means a policy within the limits whose canonical text means the same. */

@@ -15,6 +15,7 @@
 #include "base/clock.h"
 #include "base/json.h"
 #include "base/log.h"
+#include "kvshard/calibration.h"
 #include "tests/support/test.h"
 #include "worker/boot/boot_mpi.h"
 
@@ -168,6 +169,7 @@ static const engine_options usual = {
 static void run(comm *ranks, const char *policy_text, const engine_options *options, script *s)
 {
     kv_policy policy;
+    kv_calibration *calibration = NULL;
     kv_format *format = NULL;
     engine *e = NULL;
     const model_config *c = &the.model->config;
@@ -176,7 +178,12 @@ static void run(comm *ranks, const char *policy_text, const engine_options *opti
 
     s->next = s->first;
     CHECK_STATUS(kv_policy_parse(policy_text, &policy), BASE_OK);
-    CHECK_STATUS(kv_format_create(&policy, &shape, &base_heap, &format), BASE_OK);
+    CHECK_STATUS(
+        kv_calibration_open(policy_text, MODEL, the.model->hash, &shape, &base_heap, &calibration),
+        BASE_OK);
+    CHECK_STATUS(kv_format_create_calibrated(&policy, &shape, calibration, &base_heap, &format),
+                 BASE_OK);
+    kv_calibration_destroy(calibration);
     CHECK_STATUS(engine_create(the.model, format, the.ctx, ranks, options, &base_heap, &e),
                  BASE_OK);
     CHECK_STATUS(engine_run(e, comm_rank(ranks) == 0 ? &io : NULL, &s->stop), BASE_OK);
@@ -279,6 +286,15 @@ static void any_number_of_ranks_gives_the_tokens_of_one_tq33(void **state)
 {
     (void)state;
     check_policy("tq:k=3,v=3", 4);
+}
+
+static void any_number_of_ranks_gives_the_tokens_of_one_gtq33(void **state)
+{
+    (void)state;
+    const bool all_ways = the.all_ways;
+    the.all_ways = all_ways && strcmp(the.needle, "long") == 0; /* one way will do: time */
+    check_policy("block-gtq:k=3,v=3", 4);
+    the.all_ways = all_ways;
 }
 
 static void the_needle_is_found(void **state)
@@ -476,6 +492,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(any_number_of_ranks_gives_the_tokens_of_one_bf16),
         cmocka_unit_test(any_number_of_ranks_gives_the_tokens_of_one_tq44),
         cmocka_unit_test(any_number_of_ranks_gives_the_tokens_of_one_tq33),
+        cmocka_unit_test(any_number_of_ranks_gives_the_tokens_of_one_gtq33),
     };
     const struct CMUnitTest others[] = {
         cmocka_unit_test(the_needle_is_found),

@@ -57,7 +57,8 @@ const char *worker_options_help(void)
            "                             llama-3.1-8b or llama-3.1-70b\n"
            "  --rope-scaling JSON|none   instead of config.json's rope_scaling\n"
            "  --kv POLICY                how the cache is stored (bf16):\n"
-           "                             bf16, or tq:k=BITS,v=BITS with 2..8 or 16 bits\n"
+           "                             bf16, or tq:k=BITS,v=BITS with 2..8 or 16 bits,\n"
+           "                             or block-gtq:k=BITS,v=BITS[,calib=FILE]\n"
            "  --threads N                per rank, 1..256 (cores / ranks of the host)\n"
            "  --max-batch N              sequences at once, 1..1024 (8)\n"
            "  --max-context N            tokens of one sequence (what model and memory allow)\n"
@@ -138,13 +139,19 @@ static base_status read_address(const char *text, char *out)
     return st == BASE_OK ? read_text("coordinator", text, out) : st;
 }
 
+static base_status read_policy(const char *text, worker_options *o)
+{
+    const base_status st = kv_policy_parse(text, &o->policy);
+    return st == BASE_OK ? read_text("kv", text, o->policy_text) : st;
+}
+
 static base_status take_option(option_id id, const char *text, worker_options *o)
 {
     switch (id) {
     case OPTION_COORDINATOR: return read_address(text, o->coordinator);
     case OPTION_MODEL: return read_text("model", text, o->model);
     case OPTION_ROPE_SCALING: return read_text("rope-scaling", text, o->rope_scaling);
-    case OPTION_KV: return kv_policy_parse(text, &o->policy);
+    case OPTION_KV: return read_policy(text, o);
     case OPTION_THREADS: return read_i32("threads", text, 1, KERN_MAX_THREADS, &o->n_threads);
     case OPTION_MAX_BATCH: return read_i32("max-batch", text, 1, PLAN_MAX_SEQS, &o->max_batch);
     case OPTION_MAX_CONTEXT:
@@ -195,6 +202,7 @@ base_status worker_options_parse(int argc, const char **argv, worker_options *op
     base_status st = BASE_OK;
     worker_options o = {.max_batch = 8,
                         .prefill_chunk = 512,
+                        .policy_text = "bf16",
                         .kv_memory_fraction = 0.3,
                         .log_level = BASE_LOG_INFO};
     poptContext popt = NULL;

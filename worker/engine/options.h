@@ -17,7 +17,8 @@ typedef struct worker_options {
     char model[WORKER_MAX_PATH_BYTES];        /* folder */
     char rope_scaling[WORKER_MAX_PATH_BYTES]; /* JSON or "none"; empty: the model's */
     kv_policy policy;
-    int32_t n_threads; /* 0: cores / ranks of this host */
+    char policy_text[WORKER_MAX_PATH_BYTES]; /* what it was made from: calib= may be in it */
+    int32_t n_threads;                       /* 0: cores / ranks of this host */
     int32_t max_batch;
     int64_t max_context; /* 0: what fits */
     int32_t prefill_chunk;

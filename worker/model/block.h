@@ -31,7 +31,8 @@ typedef struct block_layer {
     int32_t index;                   /* of the layer */
 } block_layer;
 
-/* norm, q/k/v with their biases and head norms, RoPE, the cache, attention over all ranks, output projection.  Collective. */
+/* norm, q/k/v with their biases and head norms, RoPE, the cache, attention over all ranks, output
+ * projection.  Collective. */
 BASE_MUST_CHECK base_status block_attn_run(const block_step *b, const block_layer *layer);
 
 /* norm, SwiGLU MLP. */

@@ -190,10 +190,10 @@ base_status forward_step(forward *f, kv_shard *shard, const kv_step *step, const
     BASE_TRY(st, out, embed(f, ids, step->n_tokens));
     for (int32_t i = 0; i < f->model->config.n_layers; i++) {
         const block_layer layer = {
+            .index = i,
             .weights = &f->model->layers[i],
             .formats = kv_format_layer(f->format, i),
             .opens = kv_shard_layer_opens(shard, i),
-            .index = i,
         };
         BASE_TRY(st, out, a->run_layer(&b, &layer));
     }

@@ -19,6 +19,8 @@ static void text_means_a_policy(void **state)
         {"tq:k=2,v=8", KV_POLICY_TQ, 2, 8, "tq:k=2,v=8"},
         {"tq:v=16,k=3", KV_POLICY_TQ, 3, 16, "tq:k=3,v=16"},
         {"tq:k=16,v=16", KV_POLICY_TQ, 16, 16, "tq:k=16,v=16"},
+        {"block-gtq", KV_POLICY_BLOCK_GTQ, 3, 3, "block-gtq:k=3,v=3"},
+        {"block-gtq:v=16,calib=a/b.cal,k=1", KV_POLICY_BLOCK_GTQ, 1, 16, "block-gtq:k=1,v=16"},
     };
     for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
         kv_policy policy = {0};
@@ -64,6 +66,12 @@ static void what_is_wrong_is_named(void **state)
         {"tq:k=3,", "policy tq: key '' is unknown"},
         {"tq:=3", "policy tq: key '' is unknown"},
         {"tq:k=3,k=3", "policy tq: k is given twice"},
+        {"block-gtq:k=9", "policy block-gtq: k is 9, allowed 1..8"},
+        {"block-gtq:k=0", "policy block-gtq: k is 0, allowed 1..8"},
+        {"block-gtq:calib=", "policy block-gtq: calib names no file"},
+        {"block-gtq:calib=a,calib=a", "policy block-gtq: calib is given twice"},
+        {"block-gtq:paper", "policy block-gtq: key 'paper' is unknown; known are k, v, calib"},
+        {"tq:calib=a", "policy tq: key 'calib' is unknown; known are k, v"},
         {"bf16:k=16", "policy bf16: key 'k' is unknown; known are none"},
     };
     for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
@@ -73,6 +81,15 @@ static void what_is_wrong_is_named(void **state)
         assert_int_equal(policy.k_bits, 77);
         assert_int_equal(policy.v_bits, 78);
     }
+}
+
+static void the_calibration_file_is_found_in_the_text(void **state)
+{
+    (void)state;
+    assert_true(base_view_equal(kv_policy_calib("block-gtq:k=2,calib=a=b.cal,v=3"),
+                                base_view_of("a=b.cal")));
+    assert_null(kv_policy_calib("block-gtq:k=2,v=3").data);
+    assert_null(kv_policy_calib("block-gtq").data);
 }
 
 static void a_long_name_does_not_push_the_reason_out_of_the_error(void **state)
@@ -94,6 +111,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(text_means_a_policy),
         cmocka_unit_test(what_is_wrong_is_named),
+        cmocka_unit_test(the_calibration_file_is_found_in_the_text),
         cmocka_unit_test(a_long_name_does_not_push_the_reason_out_of_the_error),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
