@@ -2,6 +2,7 @@
 import json
 import os
 import subprocess
+import tempfile
 import unittest
 
 import harness
@@ -22,7 +23,7 @@ class CommandLine(unittest.TestCase):
 
     def test_help_of_every_verb(self):
         self.assertEqual(run("--help").returncode, 0)
-        for verb in ("serve", "generate", "tokenize", "inspect", "doctor"):
+        for verb in ("serve", "generate", "tokenize", "inspect", "doctor", "calibrate"):
             done = run(verb, "--help")
             self.assertEqual(done.returncode, 0, done.stderr)
             self.assertIn(b"Usage", done.stdout)
@@ -106,6 +107,24 @@ class CommandLine(unittest.TestCase):
         self.assertEqual(costs["bf16"], 6144)
         self.assertEqual(costs["tq:k=3,v=3"], 6 * 2 * 100)  # 12 800 bytes a head page of 128 positions
         self.assertIn(b"tq:k=3,v=3", run("inspect", MODEL).stdout)
+
+    def test_calibrate_makes_what_block_gtq_needs(self):
+        self.check_usage("calibrate", "--model", MODEL, "-o", "x", names="--text")
+        with tempfile.TemporaryDirectory() as folder:
+            path = f"{folder}/own.cal"
+            done = run("calibrate", "--model", MODEL, "--text", "models/demo/haystack.txt", "--max-tokens", "300",
+                       "-o", path)
+            self.assertEqual(done.returncode, 0, done.stderr)
+            self.assertIn(b"300 tokens, 3152 bytes", done.stdout)
+            done = run("generate", "--model", MODEL, "--ranks", "2", "--kv", f"block-gtq:k=3,v=3,calib={path}", "--json",
+                       "--prompt-ids", json.dumps(GOLDEN[1]["input_ids"]), "--max-new-tokens", "2")
+            self.assertEqual(done.returncode, 0, done.stderr)
+            kv = json.loads(done.stdout)["kv"]
+            self.assertEqual(kv["policy"], "block-gtq:k=3,v=3")
+            self.assertGreaterEqual(kv["bits_per_element"]["k"], 3.125)
+            done = run("generate", "--model", MODEL, "--kv", f"block-gtq:calib={folder}/none", "--prompt", "a")
+            self.assertNotEqual(done.returncode, 0)
+            self.assertIn(b"ropewalk calibrate --model", done.stderr)
 
     def test_doctor_reports_every_check(self):
         report = json.loads(run("doctor", "--json").stdout)
