@@ -327,6 +327,46 @@ static void a_model_survives_failed_allocations(void **state)
     }
 }
 
+/* Also with an empty tokenizer_sha256, which the decoder lets through. */
+static void a_model_without_tokenizer_serves_ids_and_no_text(void **state)
+{
+    group_hello hello = hello_of(0);
+    coord_model *bare = NULL;
+    coord_request *request = NULL;
+    inference_generate_request wire = plain;
+    base_view stops[] = {base_view_of("end")};
+    base_bytes rest;
+    char text[512];
+    (void)state;
+    hello.tokenizer_sha256 = (base_view){NULL, 0};
+    CHECK_STATUS(coord_model_create(&hello, &base_heap, &bare), BASE_OK);
+    assert_null(bare->tokenizer);
+    CHECK_STATUS(coord_model_check_same(bare, &hello), BASE_OK);
+    CHECK_STATUS(coord_model_check_text(bare, "prompt.text"), BASE_BAD_INPUT);
+    CHECK_ERROR_NAMES("prompt.text");
+    CHECK_STATUS(coord_model_check_text(model, "prompt.text"), BASE_OK);
+    CHECK_STATUS(
+        coord_request_create(bare, &wire, TOKENS(0, 1), 2, 1000, 0, 0, &base_heap, &request),
+        BASE_OK);
+    base_heap.put(base_heap.ctx, admit(request));
+    CHECK_STATUS(take(request, TOKENS(3, 4), 2, text), BASE_OK);
+    assert_string_equal(text, "");
+    base_bytes_init(&rest, 1 << 20, &base_heap);
+    CHECK_STATUS(coord_request_encode_rest(request, &rest), BASE_OK);
+    assert_int_equal(rest.n_bytes, 0);
+    base_bytes_reset(&rest);
+    coord_request_destroy(request);
+    request = NULL;
+    wire.stops = stops;
+    wire.n_stops = 1;
+    CHECK_STATUS(
+        coord_request_create(bare, &wire, TOKENS(0, 1), 2, 1000, 0, 0, &base_heap, &request),
+        BASE_BAD_INPUT);
+    CHECK_ERROR_NAMES("stopping.stop");
+    assert_null(request);
+    coord_model_destroy(bare);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -339,6 +379,7 @@ int main(void)
         cmocka_unit_test(held_back_text_comes_out_at_the_end),
         cmocka_unit_test(the_timings_are_of_the_first_admission_and_the_tokens),
         cmocka_unit_test(limits_are_named),
+        cmocka_unit_test(a_model_without_tokenizer_serves_ids_and_no_text),
         cmocka_unit_test(create_survives_every_failed_allocation),
         cmocka_unit_test(a_model_survives_failed_allocations),
     };
