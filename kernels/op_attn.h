@@ -18,8 +18,9 @@
  * Limits.     D 64 or 128; H = G * Hkv, G 1..16; pages of a sequence ascending by block; every token
  *             belongs to exactly one sequence.
  * Numerics.   f32 accumulation.  Against fp64 attention on the dequantised values: |o - ref| <= 2e-4 *
- *             max|V| + 1e-6, |lse - ref| <= 1e-4 + 1e-6 |ref|.  NaN in a page or row reaches only the queries that
- *             see it.
+ *             max|V| + 1e-6, |lse - ref| <= 1e-4 + 1e-6 |ref|.  Up to 16 query rows over codebook pages
+ *             round queries and weights to 16 bits and sum exactly: x_j may be off by 2e-5 * scale |q||K_j|.
+ *             NaN in a page or row reaches only the queries that see it.
  * Workspace.  Fixed, in the context: no resident dequantised copy, nothing that grows with context.
  * Cost.       Memory bound in decode: kern_attn_bytes.
  * Errors.     BAD_INPUT (a limit is broken, nothing written), DEVICE_LOST. */

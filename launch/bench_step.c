@@ -12,7 +12,7 @@
 #include <string.h>
 
 #define SEED         1
-#define DECODE_STEPS 64
+#define DECODE_STEPS 32
 #define TIMEOUT_MS   60000
 
 typedef struct world {

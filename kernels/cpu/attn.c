@@ -5,6 +5,7 @@
  * block.  Tiles of few rows over many pages are split by pages and merged in order.  Tiles and
  * splits depend on the arguments alone: any number of threads gives the same bits. */
 #include "kernels/cpu/cpu_clones.h"
+#include "kernels/cpu/cpu_few.h"
 #include "kernels/cpu/cpu_page.h"
 #include "kernels/cpu/cpu_rows.h"
 #include "kernels/cpu/cpu_state.h"
@@ -98,13 +99,21 @@ static void attend_page(const kern_attn_args *a, const cpu_attn_task *t, cpu_att
     const int32_t dim = a->head_dim;
     const attn_mask mask = {.n_keys = KERN_BLOCK_TOKENS};
 
-    cpu_side_decode(&f->k, dim, bytes, f->head_page_bytes, w->kv);
-    cpu_rows_dot(w->q + (int64_t)row * dim, w->kv, w->s + row * KERN_BLOCK_TOKENS, n_rows - row,
-                 KERN_BLOCK_TOKENS, dim);
+    const int32_t n = n_rows - row;
+    const bool few = n > 0 && n <= CPU_FEW_ROWS;
+    float *q = w->q + (int64_t)row * dim;
+    float *s = w->s + row * KERN_BLOCK_TOKENS;
+    float *o = w->o + (int64_t)row * dim;
+
+    if (!few || !w->few_k.usable || !cpu_few_dot(&f->k, &w->few_k, dim, bytes, q, s, n)) {
+        cpu_side_decode(&f->k, dim, bytes, f->head_page_bytes, w->kv);
+        cpu_rows_dot(q, w->kv, s, n, KERN_BLOCK_TOKENS, dim);
+    }
     softmax_rows(w, row, n_rows, dim, &mask);
-    cpu_side_decode(&f->v, dim, bytes, f->head_page_bytes, w->kv);
-    cpu_rows_mix(w->s + row * KERN_BLOCK_TOKENS, w->kv, w->o + (int64_t)row * dim, n_rows - row,
-                 KERN_BLOCK_TOKENS, dim);
+    if (!few || !w->few_v.usable || !cpu_few_mix(&f->v, &w->few_v, dim, bytes, s, o, n)) {
+        cpu_side_decode(&f->v, dim, bytes, f->head_page_bytes, w->kv);
+        cpu_rows_mix(s, w->kv, o, n, KERN_BLOCK_TOKENS, dim);
+    }
 }
 
 /* Rows [row, end) of the tile lie in the open block; mask says how far each sees. */
@@ -204,6 +213,14 @@ static void run_task(void *arg, int32_t task, int32_t thread)
     const int32_t n_rows = t->n_tokens * group;
 
     load_queries(a, t, w);
+    if (n_rows <= CPU_FEW_ROWS) {
+        const kern_head_format *f = &a->formats[t->kv_head];
+        cpu_few_plan(&f->k, f->head_page_bytes, &w->few_k);
+        cpu_few_plan(&f->v, f->head_page_bytes, &w->few_v);
+    } else {
+        w->few_k.usable = false;
+        w->few_v.usable = false;
+    }
     for (int32_t i = t->page_begin; i < t->page_end; i++) {
         const int64_t after = ((int64_t)a->page_list[i].block + 1) * KERN_BLOCK_TOKENS;
         const int32_t token = after > first ? (int32_t)(after - first) : 0;

@@ -3,6 +3,7 @@
 #define KERNELS_CPU_CPU_STATE_H
 
 #include "kernels/backend.h"
+#include "kernels/cpu/cpu_few.h"
 #include "kernels/cpu/cpu_pool.h"
 
 #include <stdbool.h>
@@ -30,6 +31,8 @@ typedef struct cpu_attn_scratch {
     float kv[KERN_BLOCK_TOKENS * CPU_ATTN_DIM]; /* one side of one block */
     float m[CPU_ATTN_ROWS];                     /* largest logit so far */
     double l[CPU_ATTN_ROWS];                    /* sum of exp(logit - m) */
+    cpu_few_side few_k;                         /* of the task's head */
+    cpu_few_side few_v;
 } cpu_attn_scratch;
 
 typedef union cpu_scratch {
