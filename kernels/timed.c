@@ -27,6 +27,11 @@ static int64_t basis_bytes(const kern_basis_args *a)
     return 2 * (int64_t)a->n_tokens * a->n_heads * a->head_dim * F32;
 }
 
+static int64_t bias_bytes(const kern_bias_args *a)
+{
+    return 2 * (int64_t)a->rows * a->cols * F32;
+}
+
 static int64_t embed_bytes(const kern_embed_args *a)
 {
     return (int64_t)a->n_tokens * a->width * (F32 + (int64_t)base_dtype_bytes(a->dtype));

@@ -120,18 +120,21 @@ static void the_scalings_of_the_fixtures_change_their_logits(void **state)
         comm *ranks = NULL;
         golden_read(models[i], &g);
         CHECK_STATUS(comm_self_create(&base_heap, &ranks), BASE_OK);
-        model_run r = model_run_open(folder, "bf16", ranks, 128, MAX_IDS);
-        model_close(r.m);
-        r.m = plain;
-        forward_destroy(r.f);
-        const forward_limits limits = {128, 128, MODEL_RUN_TIMEOUT_MS};
-        CHECK_STATUS(forward_create(plain, r.format, r.ctx, ranks, &limits, &base_heap, &r.f),
+        const kv_policy bf16 = {.kind = KV_POLICY_BF16, .k_bits = 16, .v_bits = 16};
+        const eval_run_options options = {
+            .max_step_tokens = 128, .max_samples = 1, .max_context = MAX_IDS, .n_slots = 1};
+        kern_ctx *ctx = NULL;
+        eval_run *run = NULL;
+        CHECK_STATUS(kern_ctx_create_cpu(1, &base_heap, &ctx), BASE_OK);
+        CHECK_STATUS(eval_run_create(plain, &bf16, ctx, ranks, &options, &base_heap, &run),
                      BASE_OK);
-        model_run_feed(&r, g.ids, g.n_ids, 128, logits);
+        CHECK_STATUS(eval_run_feed(run, g.ids, g.n_ids, 128, logits), BASE_OK);
         const double worst = worst_of(g.logits, logits);
         print_message("%s without its scaling: %.2f off\n", models[i], worst);
         assert_true(worst > 3 * LOGIT_TOLERANCE);
-        model_run_close(&r);
+        eval_run_destroy(run);
+        kern_ctx_destroy(ctx);
+        model_close(plain);
         model_close(scaled);
         comm_destroy(ranks);
     }

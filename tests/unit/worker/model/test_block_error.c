@@ -34,13 +34,18 @@ typedef struct activations {
     int32_t at[LAYERS];
 } activations;
 
-static void observe(void *ctx, int32_t layer, int32_t n_tokens, const float *q, const float *k)
+static base_status observe(void *ctx, const forward_observation *seen)
 {
+    const int32_t layer = seen->layer;
+    const int32_t n_tokens = seen->n_tokens;
+    const float *const q = seen->q;
+    const float *const k = seen->k;
     activations *a = ctx;
     const size_t n = (size_t)n_tokens;
     memcpy(a->q[layer][a->at[layer]], q, n * HEADS * D * sizeof *q);
     memcpy(a->k[layer][a->at[layer]], k, n * KV_HEADS * D * sizeof *k);
     a->at[layer] += n_tokens;
+    return BASE_OK;
 }
 
 /* The pair (x[i], x[i + D / 2]) through TurboQuant-MSE of 3 bits in two dims. */

@@ -39,8 +39,12 @@ static double pair(const float *x, int32_t block)
     return pow((double)x[block], 2.0) + pow((double)x[block + BLOCKS], 2.0);
 }
 
-static void observe(void *ctx, int32_t layer, int32_t n_tokens, const float *q, const float *k)
+static base_status observe(void *ctx, const forward_observation *seen)
 {
+    const int32_t layer = seen->layer;
+    const int32_t n_tokens = seen->n_tokens;
+    const float *const q = seen->q;
+    const float *const k = seen->k;
     sums *s = ctx;
     for (int32_t b = 0; b < BLOCKS; b++) {
         for (int32_t t = 0; t < n_tokens; t++) {
@@ -53,6 +57,7 @@ static void observe(void *ctx, int32_t layer, int32_t n_tokens, const float *q, 
         }
     }
     s->n_tokens += layer == 0 ? n_tokens : 0;
+    return BASE_OK;
 }
 
 static void count_progress(void *ctx, int32_t n_done, int32_t n_tokens)
