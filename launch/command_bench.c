@@ -225,6 +225,6 @@ int command_bench(int argc, const char **argv)
     }
 out:
     json_decref(root);
-    poptFreeContext(context);
+    options_end(context, table);
     return st == BASE_OK ? 0 : options_report("bench", st);
 }

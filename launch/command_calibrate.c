@@ -148,6 +148,6 @@ int command_calibrate(int argc, const char **argv)
     BASE_TRY(st, out, check(&o));
     st = calibrate(&o);
 out:
-    poptFreeContext(context);
+    options_end(context, table);
     return st == BASE_OK ? 0 : options_report("calibrate", st);
 }

@@ -44,6 +44,7 @@ static base_status add_policies(const char *list, eval_options *o)
         memcpy(text, at, n);
         text[n] = '\0';
         st = kv_policy_parse(text, &o->policies[o->n_policies]);
+        memcpy(o->policy_texts[o->n_policies], text, n + 1);
         o->n_policies++;
         at += n;
         if (*at == '\0') {
@@ -151,18 +152,6 @@ out:
     return st;
 }
 
-/* What popt took from malloc. */
-static void arguments_reset(arguments *a)
-{
-    for (int32_t i = 0; a->policies != NULL && a->policies[i] != NULL; i++) {
-        base_heap.put(base_heap.ctx, a->policies[i]);
-    }
-    void *const owned[] = {a->policies, a->model, a->text, a->haystack, a->task, a->needle};
-    for (size_t i = 0; i < sizeof owned / sizeof owned[0]; i++) {
-        base_heap.put(base_heap.ctx, owned[i]);
-    }
-}
-
 int command_eval(int argc, const char **argv)
 {
     arguments a = {.window = 2048,
@@ -220,8 +209,7 @@ int command_eval(int argc, const char **argv)
     st = measure(&options, a.json != 0);
 out:
     if (context != NULL) {
-        (void)poptFreeContext(context);
+        options_end(context, table);
     }
-    arguments_reset(&a);
     return st == BASE_OK ? 0 : options_report("eval", st);
 }

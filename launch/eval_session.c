@@ -34,7 +34,11 @@ static base_status describe(eval_session *s)
         eval_result *r = &s->results[i];
         kv_format *format = NULL;
         kv_policy_text(&s->options.policies[i], r->policy);
-        st = kv_format_create(&s->options.policies[i], &shape, &base_heap, &format);
+        BASE_TRY(st, out,
+                 kv_calibration_open(s->options.policy_texts[i], s->options.model, s->model->hash,
+                                     &shape, &base_heap, &s->calibrations[i]));
+        st = kv_format_create_calibrated(&s->options.policies[i], &shape, s->calibrations[i],
+                                         &base_heap, &format);
         if (st == BASE_OK) {
             r->bytes_per_token = kv_format_bytes_per_token(format);
             r->k_bits = format->k_bits_per_element;
@@ -42,6 +46,7 @@ static base_status describe(eval_session *s)
             kv_format_destroy(format);
         }
     }
+out:
     return st;
 }
 
@@ -69,6 +74,9 @@ void eval_session_close(eval_session *s)
 {
     for (int32_t i = 0; s->results != NULL && i < s->options.n_policies; i++) {
         base_heap.put(base_heap.ctx, s->results[i].layers);
+    }
+    for (int32_t i = 0; i < EVAL_MAX_POLICIES; i++) {
+        kv_calibration_destroy(s->calibrations[i]);
     }
     base_heap.put(base_heap.ctx, s->results);
     comm_destroy(s->ranks);
@@ -117,7 +125,8 @@ static base_status open_run(const eval_session *s, int32_t policy, int32_t max_c
     const eval_run_options options = {.max_step_tokens = PREFILL_STEP,
                                       .max_samples = 1,
                                       .max_context = max_context,
-                                      .n_slots = 1};
+                                      .n_slots = 1,
+                                      .calibration = s->calibrations[policy]};
     return eval_run_create(s->model, &s->options.policies[policy], s->ctx, s->ranks, &options,
                            &base_heap, run_out);
 }

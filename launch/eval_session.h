@@ -27,6 +27,7 @@ typedef struct eval_options {
     const char *haystack; /* NULL: text, else MODEL/haystack.txt */
     const char *task;     /* NULL: none */
     kv_policy policies[EVAL_MAX_POLICIES];
+    char policy_texts[EVAL_MAX_POLICIES][KV_MAX_POLICY_TEXT]; /* as given: calib=FILE is in there */
     int32_t n_policies;
     int64_t max_tokens; /* of the text; 0: all */
     int32_t window;
@@ -56,8 +57,9 @@ typedef struct eval_session {
     text_tokenizer *tokenizer;
     kern_ctx *ctx;
     comm *ranks;
-    eval_result *results; /* [n_policies] */
-    int64_t text_tokens;  /* read of the text, and their bytes */
+    eval_result *results;                            /* [n_policies] */
+    kv_calibration *calibrations[EVAL_MAX_POLICIES]; /* NULL where a policy needs none */
+    int64_t text_tokens;                             /* read of the text, and their bytes */
     int64_t text_bytes;
     int32_t n_items; /* of the task */
     bool terminal;   /* progress on stderr */

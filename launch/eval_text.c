@@ -59,7 +59,8 @@ static int32_t step_tokens(const model_config *config)
     return n < MIN_STEP ? MIN_STEP : n > MAX_STEP ? MAX_STEP : n;
 }
 
-static base_status add_run(text_job *job, const kv_policy *policy)
+static base_status add_run(text_job *job, const kv_policy *policy,
+                           const kv_calibration *calibration)
 {
     const eval_session *s = job->s;
     const int32_t chunk = step_tokens(&s->model->config);
@@ -68,6 +69,7 @@ static base_status add_run(text_job *job, const kv_policy *policy)
         .max_samples = chunk,
         .max_context = s->options.window + (int32_t)job->prefix.n_ids,
         .n_slots = 1,
+        .calibration = calibration,
     };
     const base_status st = eval_run_create(s->model, policy, s->ctx, s->ranks, &options, &base_heap,
                                            &job->runs[job->n_runs]);
@@ -95,7 +97,7 @@ static base_status open_runs(text_job *job)
     job->reference = -1;
     BASE_TRY(st, out, kv_policy_parse("bf16", &bf16));
     for (int32_t i = 0; i < o->n_policies; i++) {
-        BASE_TRY(st, out, add_run(job, &o->policies[i]));
+        BASE_TRY(st, out, add_run(job, &o->policies[i], s->calibrations[i]));
         if (o->logits && o->policies[i].kind == bf16.kind) {
             job->reference = i;
         }
@@ -105,7 +107,7 @@ static base_status open_runs(text_job *job)
     }
     if (job->reference < 0) {
         job->reference = job->n_runs;
-        BASE_TRY(st, out, add_run(job, &bf16));
+        BASE_TRY(st, out, add_run(job, &bf16, NULL));
     }
     for (int32_t i = 0; i < o->n_policies; i++) {
         BASE_TRY(st, out,

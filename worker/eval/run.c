@@ -33,7 +33,9 @@ base_status eval_run_create(const model *m, const kv_policy *policy, kern_ctx *c
     run->ctx = ctx;
     run->ranks = ranks;
     run->options = *options;
-    BASE_TRY(st, out, kv_format_create(policy, &shape, mem, &run->format));
+    run->options.calibration = NULL;
+    BASE_TRY(st, out,
+             kv_format_create_calibrated(policy, &shape, options->calibration, mem, &run->format));
     const int32_t max_blocks = (options->max_context - 1) / KERN_BLOCK_TOKENS + 1;
     const kv_shard_options sizes = {
         .n_pages = options->n_slots * ((max_blocks - 1) / comm_size(ranks) + 1),

@@ -9,6 +9,7 @@
 
 #include "kernels/comm/comm.h"
 #include "kernels/kern.h"
+#include "kvshard/calibration.h"
 #include "kvshard/format.h"
 #include "kvshard/policy.h"
 #include "kvshard/shard.h"
@@ -21,8 +22,9 @@
 typedef struct eval_run_options {
     int32_t max_step_tokens;
     int32_t max_samples;
-    int32_t max_context; /* positions of one sequence */
-    int32_t n_slots;     /* 1..EVAL_RUN_MAX_SLOTS */
+    int32_t max_context;               /* positions of one sequence */
+    int32_t n_slots;                   /* 1..EVAL_RUN_MAX_SLOTS */
+    const kv_calibration *calibration; /* of the policy, for create only; NULL: it needs none */
 } eval_run_options;
 
 typedef struct eval_run {

@@ -51,7 +51,7 @@ static eval_run *run_of(const char *policy_text, int32_t max_step)
 {
     kv_policy policy;
     eval_run *run = NULL;
-    const eval_run_options options = {max_step, max_step, WINDOW + 40, 1};
+    const eval_run_options options = {max_step, max_step, WINDOW + 40, 1, NULL};
     CHECK_STATUS(kv_policy_parse(policy_text, &policy), BASE_OK);
     CHECK_STATUS(eval_run_create(m, &policy, ctx, ranks, &options, &base_heap, &run), BASE_OK);
     return run;
