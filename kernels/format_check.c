@@ -24,6 +24,21 @@ static bool is_permutation(const uint16_t *order, int32_t n)
     return true;
 }
 
+/* Bits, and what an affine group may be. */
+static bool width_fits(const kern_segment *g)
+{
+    switch (g->kind) {
+    case KERN_CODEBOOK: return g->bits >= 1 && g->bits <= 8;
+    case KERN_PLAIN: return g->bits == 16;
+    case KERN_AFFINE_CHANNEL:
+    case KERN_AFFINE_POSITION:
+        return (g->bits == 2 || g->bits == 4 || g->bits == 8) &&
+               (g->group == 32 || g->group == 64 || g->group == 128) &&
+               (g->kind == KERN_AFFINE_CHANNEL || g->n_dims % g->group == 0);
+    }
+    return false;
+}
+
 static base_status check_side(const char *op, const kern_side *side, int32_t head, char name,
                               int32_t head_dim)
 {
@@ -35,9 +50,10 @@ static base_status check_side(const char *op, const kern_side *side, int32_t hea
     }
     for (int32_t i = 0; i < side->n_segments; i++) {
         const kern_segment *g = &side->segments[i];
-        if ((g->bits < 1 || g->bits > 8) && g->bits != 16) {
-            return BASE_FAIL(BASE_BAD_INPUT, "%s: head %d side %c segment %d has bits %d", op, head,
-                             name, i, g->bits);
+        if (!width_fits(g)) {
+            return BASE_FAIL(BASE_BAD_INPUT,
+                             "%s: head %d side %c segment %d of kind %d has bits %d, group %d", op,
+                             head, name, i, (int)g->kind, g->bits, g->group);
         }
         if (g->first_dim != dim || g->n_dims < 8 || g->n_dims % 8 != 0 ||
             g->n_dims > head_dim - dim) {
@@ -68,20 +84,33 @@ static bool section_fits(int64_t offset, int64_t n_bytes, int64_t page_bytes)
     return offset >= 0 && offset % 16 == 0 && offset + n_bytes <= page_bytes;
 }
 
+static bool metadata_fits(const kern_segment *g, int32_t page_bytes)
+{
+    if (g->kind == KERN_CODEBOOK) {
+        return section_fits(g->norms_offset, KERN_BLOCK_TOKENS * 2, page_bytes);
+    }
+    if (kern_segment_is_affine(g)) {
+        const int32_t n_bytes = kern_segment_pairs(g) * 2;
+        return section_fits(g->scales_offset, n_bytes, page_bytes) &&
+               section_fits(g->minima_offset, n_bytes, page_bytes);
+    }
+    return true;
+}
+
 static base_status check_sections(const char *op, const kern_side *side, int32_t head, char name,
                                   int32_t head_page_bytes)
 {
     for (int32_t i = 0; i < side->n_segments; i++) {
         const kern_segment *g = &side->segments[i];
         const int64_t code_bytes = (int64_t)KERN_BLOCK_TOKENS * g->n_dims * g->bits / 8;
-        const int64_t norm_bytes = g->bits == 16 ? 0 : KERN_BLOCK_TOKENS * 2;
         if (!section_fits(g->codes_offset, code_bytes, head_page_bytes) ||
-            (norm_bytes > 0 && !section_fits(g->norms_offset, norm_bytes, head_page_bytes))) {
+            !metadata_fits(g, head_page_bytes)) {
             return BASE_FAIL(BASE_BAD_INPUT,
-                             "%s: head %d side %c segment %d at %d and %d leaves its %d bytes", op,
-                             head, name, i, g->codes_offset, g->norms_offset, head_page_bytes);
+                             "%s: head %d side %c segment %d at %d, %d, %d, %d leaves its %d bytes",
+                             op, head, name, i, g->codes_offset, g->norms_offset, g->scales_offset,
+                             g->minima_offset, head_page_bytes);
         }
-        if (g->bits != 16 && (g->centroids == NULL || g->thresholds == NULL)) {
+        if (g->kind == KERN_CODEBOOK && (g->centroids == NULL || g->thresholds == NULL)) {
             return BASE_FAIL(BASE_BAD_INPUT, "%s: head %d side %c segment %d has no codebook", op,
                              head, name, i);
         }

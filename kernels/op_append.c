@@ -14,9 +14,9 @@ base_status kern_append(struct kern_ctx *ctx, const kern_append_args *args)
     BASE_TRY(st, out,
              kern_formats_check("append", args->formats, args->n_kv_heads, args->head_dim));
     for (int32_t i = 0; i < args->n_opens; i++) {
-        if (args->opens[i].n_carry < 0 || args->opens[i].n_carry >= KERN_BLOCK_TOKENS) {
+        if (args->opens[i].n_carry < 0 || args->opens[i].n_carry > KERN_BLOCK_TOKENS) {
             return BASE_FAIL(BASE_BAD_INPUT, "append: open block %d carries %d rows, allowed 0..%d",
-                             i, args->opens[i].n_carry, KERN_BLOCK_TOKENS - 1);
+                             i, args->opens[i].n_carry, KERN_BLOCK_TOKENS);
         }
     }
     for (int32_t t = 0; t < args->n_tokens; t++) {

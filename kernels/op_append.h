@@ -13,7 +13,7 @@
  *
  * Aliasing.  rows overlap neither k, v nor their own carry.  The rows of one open block may be the carry of
  *            another (a tail that moves on to a later block): all carries are copied before any token is written.
- * Limits.    T >= 0; 1 <= Hkv; D 64 or 128; dest < n_opens.
+ * Limits.    T >= 0; 1 <= Hkv; D 64 or 128; dest < n_opens; n_carry 0..128.
  * Numerics.  f32, fixed order; bf16 rounds to nearest even.  Without signs: exactly bf16(x).
  * Errors.    BAD_INPUT (a limit is broken, nothing written), DEVICE_LOST. */
 #ifndef KERNELS_OP_APPEND_H

@@ -86,6 +86,11 @@ base_status kern_attn(struct kern_ctx *ctx, const kern_attn_args *args)
         return BASE_FAIL(BASE_BAD_INPUT, "attn: %d tokens, %d sequences, %d pages, %d opens",
                          args->n_tokens, args->n_seqs, args->n_page_list, args->n_opens);
     }
+    if (args->window_blocks < 0 || args->window_blocks > KERN_MAX_ROW_BLOCKS ||
+        args->sink_blocks < 0 || args->sink_blocks > KERN_MAX_ROW_BLOCKS) {
+        return BASE_FAIL(BASE_BAD_INPUT, "attn: window of %d blocks, %d sink blocks, allowed 0..%d",
+                         args->window_blocks, args->sink_blocks, KERN_MAX_ROW_BLOCKS);
+    }
     BASE_TRY(st, out,
              kern_formats_check_pages("attn", args->formats, args->n_kv_heads, args->head_dim,
                                       args->page_stride));
@@ -102,8 +107,23 @@ out:
     return st;
 }
 
+/* Rows of an open block that some query of the sequence sees. */
+static int64_t visible_rows(const kern_attn_args *args, const kern_attn_seq *seq, int32_t block)
+{
+    const int64_t begin = (int64_t)block * KERN_BLOCK_TOKENS;
+    const int64_t end = (int64_t)kern_attn_page_from(args, block) * KERN_BLOCK_TOKENS;
+    const int64_t n_rows = seq->position + seq->n_tokens - begin;
+
+    if (n_rows <= 0 || seq->position >= end) {
+        return 0;
+    }
+    return n_rows < KERN_BLOCK_TOKENS ? n_rows : KERN_BLOCK_TOKENS;
+}
+
 int64_t kern_attn_bytes(const kern_attn_args *args)
 {
+    const int64_t row_bytes =
+        (int64_t)args->n_kv_heads * 2 * args->head_dim * (int64_t)sizeof(uint16_t);
     int64_t block_bytes = 0;
     int64_t n_bytes = 0;
 
@@ -115,21 +135,13 @@ int64_t kern_attn_bytes(const kern_attn_args *args)
         if (seq->n_tokens == 0) {
             continue;
         }
-        const int64_t last = seq->position + seq->n_tokens - 1;
-        for (int32_t i = 0; i < seq->n_pages; i++) {
-            if (args->page_list[seq->first_page + i].block < last / KERN_BLOCK_TOKENS) {
-                n_bytes += block_bytes;
-            }
+        const int64_t last = (seq->position + seq->n_tokens - 1) / KERN_BLOCK_TOKENS;
+        for (int32_t i = seq->first_page; i < seq->first_page + seq->n_pages; i++) {
+            n_bytes +=
+                kern_attn_page_from(args, args->page_list[i].block) <= last ? block_bytes : 0;
         }
-        for (int32_t i = 0; i < seq->n_opens; i++) {
-            const int64_t begin =
-                (int64_t)args->opens[seq->first_open + i].block * KERN_BLOCK_TOKENS;
-            int64_t n_rows = last + 1 - begin;
-            if (n_rows > 0 && seq->position < begin + KERN_BLOCK_TOKENS) {
-                n_rows = n_rows < KERN_BLOCK_TOKENS ? n_rows : KERN_BLOCK_TOKENS;
-                n_bytes +=
-                    n_rows * args->n_kv_heads * 2 * args->head_dim * (int64_t)sizeof(uint16_t);
-            }
+        for (int32_t i = seq->first_open; i < seq->first_open + seq->n_opens; i++) {
+            n_bytes += visible_rows(args, seq, args->opens[i].block) * row_bytes;
         }
     }
     return n_bytes;

@@ -1,9 +1,12 @@
 /* kernels/op_attn.h - partial attention of a step's queries over this rank's positions.
  *
- * Query t of sequence s has position p = position + (t - first_token) and block b = p / 128.  It sees
- *   - every entry of the sequence's pages with block < b, all 128 positions, from page bytes;
- *   - the entry of its opens with block == b, if this rank owns it: rows 0 .. p % 128, bf16.
- * So what it sees depends on p alone, not on how tokens fell into steps.
+ * Query t of sequence s has position p = position + (t - first_token) and block b = p / 128.  Of the blocks
+ * o <= b that this rank owns it sees, with W = window_blocks and S = sink_blocks,
+ *   - as bf16 rows, from the entry of the sequence's opens: o == b, rows 0 .. p % 128;
+ *     o < b with b - o <= W or o < S, all 128 rows;
+ *   - as page bytes, from the entry of the sequence's pages: every other o < b, all 128 positions.
+ * So what it sees depends on p alone, not on how tokens fell into steps.  Pages that every query sees as rows,
+ * and opens that none sees, may be listed and are passed over.
  *
  *   x_j = scale * <q[t, h, :], K_j>                    over those positions j, KV head h / G
  *   lse[t, h] = log sum_j exp(x_j)                     natural log; -inf if there is no position
@@ -16,7 +19,7 @@
  *
  * Aliasing.   none.
  * Limits.     D 64 or 128; H = G * Hkv, G 1..16; pages of a sequence ascending by block; every token
- *             belongs to exactly one sequence.
+ *             belongs to exactly one sequence; W and S 0..KERN_MAX_ROW_BLOCKS.
  * Numerics.   f32 accumulation.  Against fp64 attention on the dequantised values: |o - ref| <= 2e-4 *
  *             max|V| + 1e-6, |lse - ref| <= 1e-4 + 1e-6 |ref|.  Up to 16 query rows over codebook pages
  *             round queries and weights to 16 bits and sum exactly: x_j may be off by 2e-5 * scale |q||K_j|.
@@ -31,6 +34,8 @@
 #include "kernels/page.h"
 
 #include <stdint.h>
+
+#define KERN_MAX_ROW_BLOCKS 64 /* of a window, and of sinks */
 
 struct kern_ctx;
 
@@ -67,8 +72,19 @@ typedef struct kern_attn_args {
     int32_t n_heads;
     int32_t n_kv_heads;
     int32_t head_dim;
+    int32_t window_blocks; /* whole blocks before a query's own that it sees as rows */
+    int32_t sink_blocks;   /* first blocks of a sequence that every query sees as rows */
     float scale;
 } kern_attn_args;
+
+/* The first block whose queries see `block` as a page; a query sees it as rows from block `block` on up to that
+ * one.  INT32_MAX: none does. */
+static inline int32_t kern_attn_page_from(const kern_attn_args *args, int32_t block)
+{
+    return block < args->sink_blocks || block > INT32_MAX - 1 - args->window_blocks
+               ? INT32_MAX
+               : block + 1 + args->window_blocks;
+}
 
 BASE_MUST_CHECK base_status kern_attn(struct kern_ctx *ctx, const kern_attn_args *args);
 

@@ -5,7 +5,14 @@
  * Encoding of one row of one codebook segment (TurboQuant-MSE, arXiv 2504.19874, Algorithm 1, with
  * norm correction): nu = sqrt(sum x^2); u = x / nu; code = how many thresholds are < u;
  * n = sqrt(sum centroids[code]^2); norm = fp16(nu / n).  nu <= 1e-10 gives norm 0 and the codes of u = 0.
- * bits 16: the bf16 bits as they are.
+ * KERN_PLAIN: the bf16 bits as they are.
+ *
+ * Encoding of one group of an affine segment (KIVI, arXiv 2402.02750), Q = 2^bits - 1, all in f32: x is saturated
+ * to +-65504; min and max are over the values that are not NaN (0 if there are none); scale = fp16((max - min) /
+ * Q); min is stored as fp16, -0 as 0; code = round half to even of (x - min) / scale, clamped to 0..Q, from the
+ * STORED scale and min.  Scale 0 and NaN give code 0: a NaN becomes the min of its group and reaches no other
+ * value.  bf16 fits fp16 but for magnitudes below 2^-17, so |x - value| <= scale / 2 * (1 + 2^-9) as long as the
+ * scale is a normal fp16 (>= 2^-14) and nothing was saturated.
  *
  * Numerics.  The bytes are a function of the bf16 rows alone, the same on every backend: f32 sums
  *            in ascending order of dims, IEEE sqrt and division, no contraction.  NaN or infinity in a row: the

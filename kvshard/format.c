@@ -14,13 +14,14 @@
 #define MAX_KV_HEADS    256
 #define SECTION_ALIGN   16
 #define HEAD_PAGE_ALIGN 128
-#define BF16_BITS       16
-#define NORM_BYTES      2
+#define FP16_BYTES      2
 #define DIMS_STEP       8 /* segments are multiples of it */
 #define MAX_DIMS_STEPS  (KERN_MAX_HEAD_DIM / DIMS_STEP)
 #define SIGN_SEED       UINT64_C(0x726f706577616c6b) /* "ropewalk"; part of the page format */
 #define VISIBILITY_RULE \
     "position p sees blocks before floor(p / 128) as pages and its own block up to p as bf16 rows"
+#define VISIBILITY_RULE_OF_WINDOWS \
+    "and whole blocks of a window before it and of sinks as bf16 rows"
 
 /* Where each codebook lies in format->data; 0 stands for "not used". */
 typedef struct tables {
@@ -75,7 +76,7 @@ static void place_tables(const kv_format *format, tables *t)
         plan_side(format, t, i / 2 / shape->n_kv_heads, i / 2 % shape->n_kv_heads, i % 2, &plan);
         for (int32_t s = 0; s < plan.n_segments; s++) {
             const int32_t bits = plan.segments[s].bits;
-            if (bits == BF16_BITS) {
+            if (plan.segments[s].kind != KERN_CODEBOOK) {
                 continue;
             }
             size_t *book = &t->book[bits][plan.segments[s].n_dims / DIMS_STEP];
@@ -134,6 +135,24 @@ static void fill_order(kv_format *format, int32_t index, const kv_side_plan *pla
     }
 }
 
+/* Norms, or scales and minima, from byte `begin` of the head page on; returns where they end. */
+static int64_t fill_metadata(kern_segment *seg, int32_t group, int64_t begin)
+{
+    int64_t at = begin;
+    if (seg->kind == KERN_CODEBOOK) {
+        seg->norms_offset = (int32_t)at;
+        at = align_up(at + KERN_BLOCK_TOKENS * FP16_BYTES, SECTION_ALIGN);
+    } else if (kern_segment_is_affine(seg)) {
+        seg->group = group;
+        const int64_t n_bytes = (int64_t)kern_segment_pairs(seg) * FP16_BYTES;
+        seg->scales_offset = (int32_t)at;
+        at = align_up(at + n_bytes, SECTION_ALIGN);
+        seg->minima_offset = (int32_t)at;
+        at = align_up(at + n_bytes, SECTION_ALIGN);
+    }
+    return at;
+}
+
 /* Lays a side out from byte `begin` of the head page on; returns where it ends. */
 static int64_t fill_side(const kv_format *format, const tables *t, int32_t head, int32_t side,
                          const kv_side_plan *plan, int64_t begin, kern_side *side_out)
@@ -146,6 +165,7 @@ static int64_t fill_side(const kv_format *format, const tables *t, int32_t head,
     side_out->n_segments = plan->n_segments;
     for (int32_t s = 0; s < plan->n_segments; s++) {
         kern_segment *seg = &side_out->segments[s];
+        seg->kind = plan->segments[s].kind;
         seg->bits = plan->segments[s].bits;
         seg->n_dims = plan->segments[s].n_dims;
         seg->first_dim = dim;
@@ -153,17 +173,14 @@ static int64_t fill_side(const kv_format *format, const tables *t, int32_t head,
         seg->codes_offset = (int32_t)at;
         at += (int64_t)KERN_BLOCK_TOKENS * seg->n_dims * seg->bits / 8;
         at = align_up(at, SECTION_ALIGN);
-        if (seg->bits != BF16_BITS) {
+        if (seg->kind == KERN_CODEBOOK) {
             seg->centroids = t->floats + t->book[seg->bits][seg->n_dims / DIMS_STEP] - 1;
             seg->thresholds = seg->centroids + (1 << seg->bits);
         }
     }
     assert(dim == head_dim);
     for (int32_t s = 0; s < plan->n_segments; s++) {
-        if (side_out->segments[s].bits != BF16_BITS) {
-            side_out->segments[s].norms_offset = (int32_t)at;
-            at = align_up(at + KERN_BLOCK_TOKENS * NORM_BYTES, SECTION_ALIGN);
-        }
+        at = fill_metadata(&side_out->segments[s], plan->segments[s].group, at);
     }
     if (plan->rotated) {
         const int32_t row = side * format->shape.n_kv_heads + head;
@@ -214,6 +231,12 @@ static void hash_side(base_hasher *hasher, const kern_side *side, int32_t head_d
         base_hasher_add_u64(hasher, (uint64_t)seg->n_dims);
         base_hasher_add_u64(hasher, (uint64_t)seg->codes_offset);
         base_hasher_add_u64(hasher, (uint64_t)seg->norms_offset);
+        if (kern_segment_is_affine(seg)) {
+            base_hasher_add_u64(hasher, (uint64_t)seg->kind);
+            base_hasher_add_u64(hasher, (uint64_t)seg->group);
+            base_hasher_add_u64(hasher, (uint64_t)seg->scales_offset);
+            base_hasher_add_u64(hasher, (uint64_t)seg->minima_offset);
+        }
     }
     for (int32_t d = 0; d < head_dim && side->order != NULL; d++) {
         base_hasher_add_u64(hasher, side->order[d]);
@@ -232,6 +255,9 @@ static base_status hash_format(kv_format *format, const tables *t)
     kv_policy_text(&format->policy, text);
     base_hasher_add_u64(hasher, KV_PAGE_FORMAT_VERSION);
     base_hasher_add_text(hasher, VISIBILITY_RULE);
+    if (format->window_blocks + format->sink_blocks > 0) {
+        base_hasher_add_text(hasher, VISIBILITY_RULE_OF_WINDOWS);
+    }
     base_hasher_add_text(hasher, text);
     base_hasher_add_u64(hasher, (uint64_t)format->shape.n_layers);
     base_hasher_add_u64(hasher, (uint64_t)format->shape.n_kv_heads);
@@ -296,6 +322,8 @@ base_status kv_format_create_calibrated(const kv_policy *policy, const kv_shape 
     format->mem = *mem;
     format->policy = *policy;
     format->shape = *shape;
+    format->window_blocks = policy->window / KERN_BLOCK_TOKENS;
+    format->sink_blocks = policy->sinks / KERN_BLOCK_TOKENS;
     place_tables(format, &t);
     const size_t n_heads = (size_t)shape->n_layers * (size_t)shape->n_kv_heads;
     format->heads = mem->get(mem->ctx, n_heads * sizeof *format->heads);

@@ -1,7 +1,7 @@
 /* kvshard/format.h - the static descriptor of a cache: the head format of every (layer, KV head).
  *
  * Identical on all ranks of a group: policy_hash covers the page-format version, the policy, the
- * shape, every segment, order, codebook and rotation, and the rule of what a query sees (design.md section 3).
+ * shape, every segment, order, codebook and rotation, and the rule of what a query sees (kernels/op_attn.h).
  * Immutable after create; any thread reads it. */
 #ifndef KVSHARD_FORMAT_H
 #define KVSHARD_FORMAT_H
@@ -25,9 +25,11 @@ typedef struct kv_shape { /* of the model, as the cache sees it */
 typedef struct kv_format {
     kv_policy policy;
     kv_shape shape;
-    kern_head_format *heads;   /* [n_layers][n_kv_heads] */
-    int64_t page_bytes;        /* of one block: all layers and KV heads; multiple of 128 */
-    double k_bits_per_element; /* codes, norms and padding */
+    kern_head_format *heads; /* [n_layers][n_kv_heads] */
+    int32_t window_blocks;   /* that a query sees as bf16 rows beside its own (kernels/op_attn.h) */
+    int32_t sink_blocks;     /* and at the start of its sequence */
+    int64_t page_bytes;      /* of one block: all layers and KV heads; multiple of 128 */
+    double k_bits_per_element; /* codes, metadata and padding */
     double v_bits_per_element;
     base_hash policy_hash;
     void *data; /* codebooks and signs that heads point to */

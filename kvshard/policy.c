@@ -102,6 +102,33 @@ static base_status check_calib(const char *name, base_view value, uint32_t *seen
                              : BASE_FAIL(BASE_BAD_INPUT, "policy %s: calib names no file", name);
 }
 
+static bool is_allowed(const kv_policy_key *key, int32_t number)
+{
+    for (int32_t i = 0; i < key->n_only; i++) {
+        if (number == key->only[i]) {
+            return true;
+        }
+    }
+    return key->only == NULL &&
+           ((number >= key->low && number <= key->high) || number == key->also);
+}
+
+static void add_allowed(char *list, size_t n_bytes, const kv_policy_key *key)
+{
+    for (int32_t i = 0; i < key->n_only; i++) {
+        char number[16];
+        (void)snprintf(number, sizeof number, "%d", key->only[i]);
+        add_name(list, n_bytes, number);
+    }
+    if (key->only == NULL) {
+        (void)snprintf(list, n_bytes, "%d..%d", key->low, key->high);
+        if (key->also < key->low || key->also > key->high) {
+            const size_t used = strlen(list);
+            (void)snprintf(list + used, n_bytes - used, " or %d", key->also);
+        }
+    }
+}
+
 static base_status set_key(const char *name, const kv_policy_impl *impl, base_view key,
                            base_view value, uint32_t *seen, kv_policy *policy)
 {
@@ -118,14 +145,11 @@ static base_status set_key(const char *name, const kv_policy_impl *impl, base_vi
         }
         *seen |= 1u << i;
         const int32_t number = read_number(value);
-        const bool more = known->also < known->low || known->also > known->high;
-        if ((number < known->low || number > known->high) && !more) {
-            return BASE_FAIL(BASE_BAD_INPUT, "policy %s: %s is %.*s, allowed %d..%d", name,
-                             known->name, SHOWN(value), known->low, known->high);
-        }
-        if ((number < known->low || number > known->high) && number != known->also) {
-            return BASE_FAIL(BASE_BAD_INPUT, "policy %s: %s is %.*s, allowed %d..%d or %d", name,
-                             known->name, SHOWN(value), known->low, known->high, known->also);
+        if (!is_allowed(known, number)) {
+            char allowed[128] = "";
+            add_allowed(allowed, sizeof allowed, known);
+            return BASE_FAIL(BASE_BAD_INPUT, "policy %s: %s is %.*s, allowed %s", name, known->name,
+                             SHOWN(value), allowed);
         }
         memcpy((char *)policy + known->offset, &number, sizeof number);
         return BASE_OK;

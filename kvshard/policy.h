@@ -5,6 +5,11 @@
  *                          one corrected norm per position; k and v in 2..8, or 16 for bf16
  *   block-gtq:k=3,v=3      Block-GTQ (arXiv 2606.24033): K's RoPE blocks get 1..8 bits by energy, k on average
  *                          (1..8), V is tq's; calib=FILE: the energies, else MODEL/ropewalk/block-gtq.cal
+ *   kivi:k=2,v=2,g=32,w=128,s=0
+ *                          KIVI (arXiv 2402.02750): codes of k and v bits (2, 4, 8, or 16 for bf16) on a scale and a
+ *                          min; K shares them among g (32, 64, 128) positions of a channel, V among g channels
+ *                          (at most the head's) of a position.  w positions before a query's own block and the first
+ *                          s are read as bf16 rows: whole blocks, w 0..1024 in steps of 128, s 0 or 128
  *
  * A policy is a line in policies.def and a file in policy/ that fills the head formats (format.h). */
 #ifndef KVSHARD_POLICY_H
@@ -27,6 +32,10 @@ typedef struct kv_policy {
     kv_policy_kind kind;
     int32_t k_bits;
     int32_t v_bits;
+    int32_t group; /* kivi: elements that share a scale and a min; else 0 */
+    int32_t
+        window;    /* positions beside the open block that queries see as bf16 rows: whole blocks */
+    int32_t sinks; /* positions at the start that every query sees as bf16 rows: whole blocks */
 } kv_policy;
 
 /* Reads "name[:key=value,...]".  Errors: BAD_INPUT naming the policy, key, value and what is allowed. */

@@ -3,8 +3,9 @@
  *
  * A slot is a running sequence's number, 0..n_slots-1, the same on all ranks.  Rank 0's ledger decides
  * everything (owners, page ids); the plan of each step carries it; this module follows.
- * Memory.   n_pages pages, n_slots tails of bf16 rows [L][Hkv][2][128][D], and the rows of one layer for
- *           the blocks that a step may fill (max_step_tokens / 128 + n_slots): fixed at create.
+ * Memory.   n_pages pages; for each slot window + 1 + sink blocks (format.h) of bf16 rows [L][Hkv][2][128][D],
+ *           its tails; and the rows of one layer for the blocks that a step may fill or that leave the window
+ *           in it (max_step_tokens / 128 + n_slots): fixed at create.
  * Threads.  One owner: the step loop. */
 #ifndef KVSHARD_SHARD_H
 #define KVSHARD_SHARD_H
@@ -63,6 +64,8 @@ typedef struct kv_step {
     int32_t n_page_list;
     int32_t n_opens;
     int32_t n_packs;
+    int32_t window_blocks; /* what a query sees as rows: kernels/op_attn.h */
+    int32_t sink_blocks;
 } kv_step;
 
 /* Lays out a step.  Every block that the step's tokens touch and this rank owns must have been added.

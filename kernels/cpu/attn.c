@@ -2,8 +2,9 @@
  *
  * A task is a tile of query rows of one (sequence, KV head), rows ordered by token, then by head of
  * the group, so that what is visible is a suffix of the tile for a page and a range for an open
- * block.  Tiles of few rows over many pages are split by pages and merged in order.  Tiles and
- * splits depend on the arguments alone: any number of threads gives the same bits. */
+ * block: from its diagonal to where it is seen as a page.  Tiles of few rows over many pages are
+ * split by pages and merged in order.  Tiles and splits depend on the arguments alone: any number of
+ * threads gives the same bits. */
 #include "kernels/cpu/cpu_clones.h"
 #include "kernels/cpu/cpu_few.h"
 #include "kernels/cpu/cpu_page.h"
@@ -26,12 +27,13 @@ typedef struct attn_mask {
     int32_t n_keys;
     int32_t group;
     int64_t offset; /* of the tile's first token from the block's first position */
-    bool diagonal;
+    bool is_open;
 } attn_mask;
 
 static int32_t visible_keys(const attn_mask *mask, int32_t row)
 {
-    return mask->diagonal ? (int32_t)(mask->offset + row / mask->group) + 1 : mask->n_keys;
+    const int64_t n = mask->is_open ? mask->offset + row / mask->group + 1 : mask->n_keys;
+    return n < mask->n_keys ? (int32_t)n : mask->n_keys;
 }
 
 /* Rows [row, end): logits in s become weights exp(x - m); m, l and o follow.  Columns beyond a
@@ -116,7 +118,7 @@ static void attend_page(const kern_attn_args *a, const cpu_attn_task *t, cpu_att
     }
 }
 
-/* Rows [row, end) of the tile lie in the open block; mask says how far each sees. */
+/* Rows [row, end) of the tile see the open block; mask says how far. */
 static void attend_open(const kern_attn_args *a, const cpu_attn_task *t, cpu_attn_scratch *w,
                         const kern_open *open, int32_t row, int32_t end, const attn_mask *mask)
 {
@@ -222,21 +224,25 @@ static void run_task(void *arg, int32_t task, int32_t thread)
         w->few_v.usable = false;
     }
     for (int32_t i = t->page_begin; i < t->page_end; i++) {
-        const int64_t after = ((int64_t)a->page_list[i].block + 1) * KERN_BLOCK_TOKENS;
-        const int32_t token = after > first ? (int32_t)(after - first) : 0;
+        const int64_t from =
+            (int64_t)kern_attn_page_from(a, a->page_list[i].block) * KERN_BLOCK_TOKENS;
+        const int32_t token = from > first ? (int32_t)(from - first) : 0;
         attend_page(a, t, w, a->page_list[i].page, token * group, n_rows);
     }
     for (int32_t i = 0; i < seq->n_opens && t->with_opens; i++) {
         const kern_open *open = &a->opens[seq->first_open + i];
         const int64_t begin = (int64_t)open->block * KERN_BLOCK_TOKENS - first;
-        const int64_t end = begin + KERN_BLOCK_TOKENS;
+        const int64_t end =
+            (int64_t)kern_attn_page_from(a, open->block) * KERN_BLOCK_TOKENS - first;
         const int32_t token0 = begin > 0 ? (int32_t)(begin < t->n_tokens ? begin : t->n_tokens) : 0;
         const int32_t token1 = end < t->n_tokens ? (int32_t)(end > 0 ? end : 0) : t->n_tokens;
         if (token0 < token1) {
-            const attn_mask mask = {.n_keys = (int32_t)(token1 - begin),
+            const int64_t n_keys = token1 - begin;
+            const attn_mask mask = {.n_keys = n_keys < KERN_BLOCK_TOKENS ? (int32_t)n_keys
+                                                                         : KERN_BLOCK_TOKENS,
                                     .group = group,
                                     .offset = -begin,
-                                    .diagonal = true};
+                                    .is_open = true};
             attend_open(a, t, w, open, token0 * group, token1 * group, &mask);
         }
     }
@@ -285,10 +291,9 @@ static void run_wave(attn_wave *wave, int32_t n_tasks)
     }
 }
 
-/* How many of a sequence's pages the token at position sees. */
-static int32_t visible_pages(const kern_attn_args *a, const kern_attn_seq *seq, int64_t position)
+/* Index of the first of a sequence's pages whose block is not below `block`. */
+static int32_t find_page(const kern_attn_args *a, const kern_attn_seq *seq, int64_t block)
 {
-    const int64_t block = position / KERN_BLOCK_TOKENS;
     int32_t low = 0;
     int32_t high = seq->n_pages;
     while (low < high) {
@@ -312,11 +317,15 @@ base_status kern_cpu_attn(kern_ctx *ctx, const kern_attn_args *a)
     for (int32_t s = 0; s < a->n_seqs; s++) {
         const kern_attn_seq *seq = &a->seqs[s];
         const int32_t n_tiles = (seq->n_tokens + tile - 1) / tile;
+        const int32_t n_sinks = find_page(a, seq, a->sink_blocks);
         for (int32_t i = n_tiles * a->n_kv_heads - 1; i >= 0; i--) { /* long tiles first */
             cpu_attn_task t = {.seq = s, .kv_head = i % a->n_kv_heads, .n_splits = 1};
             t.first = i / a->n_kv_heads * tile;
             t.n_tokens = seq->n_tokens - t.first < tile ? seq->n_tokens - t.first : tile;
-            const int32_t n_pages = visible_pages(a, seq, seq->position + t.first + t.n_tokens - 1);
+            const int64_t last = seq->position + t.first + t.n_tokens - 1;
+            const int64_t n_seen =
+                find_page(a, seq, last / KERN_BLOCK_TOKENS - a->window_blocks) - n_sinks;
+            const int32_t n_pages = n_seen > 0 ? (int32_t)n_seen : 0;
             if (t.n_tokens * group <= CPU_ATTN_SPLIT_ROWS && n_pages >= 2 * SPLIT_PAGES) {
                 t.n_splits =
                     n_pages / SPLIT_PAGES < MAX_SPLITS ? n_pages / SPLIT_PAGES : MAX_SPLITS;
@@ -327,8 +336,9 @@ base_status kern_cpu_attn(kern_ctx *ctx, const kern_attn_args *a)
             }
             for (t.split = 0; t.split < t.n_splits; t.split++) {
                 const int64_t n = n_pages;
-                t.page_begin = seq->first_page + (int32_t)(n * t.split / t.n_splits);
-                t.page_end = seq->first_page + (int32_t)(n * (t.split + 1) / t.n_splits);
+                const int32_t page0 = seq->first_page + n_sinks;
+                t.page_begin = page0 + (int32_t)(n * t.split / t.n_splits);
+                t.page_end = page0 + (int32_t)(n * (t.split + 1) / t.n_splits);
                 t.with_opens = t.split == t.n_splits - 1;
                 wave.state->tasks[n_tasks++] = t;
             }

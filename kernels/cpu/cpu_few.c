@@ -51,7 +51,7 @@ void cpu_few_plan(const kern_side *side, int32_t head_page_bytes, cpu_few_side *
         const kern_segment *g = &side->segments[i];
         const int64_t end =
             g->codes_offset + (int64_t)KERN_BLOCK_TOKENS * g->n_dims / 8 * g->bits + WORD;
-        if (g->n_dims % 16 != 0) {
+        if (g->n_dims % 16 != 0 || kern_segment_is_affine(g)) {
             return;
         }
         if (g->bits == 16) {

@@ -10,7 +10,7 @@
 void cpu_side_decode(const kern_side *side, int32_t head_dim, const uint8_t *head_page,
                      int32_t head_page_bytes, float *values_out);
 
-/* rows [128][head_dim] bf16 bits -> codes and norms (op_pack.h); nothing else is written. */
+/* rows [128][head_dim] bf16 bits -> codes and metadata (op_pack.h); nothing else is written. */
 void cpu_side_encode(const kern_side *side, int32_t head_dim, const uint16_t *rows,
                      uint8_t *head_page);
 

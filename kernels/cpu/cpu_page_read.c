@@ -1,4 +1,5 @@
 /* Eight codes of b bits are b bytes: one unaligned load, one shift per lane, one table look-up. */
+#include "kernels/cpu/cpu_affine.h"
 #include "kernels/cpu/cpu_clones.h"
 #include "kernels/cpu/cpu_page.h"
 #include "kernels/cpu/cpu_vec.h"
@@ -106,6 +107,10 @@ CPU_CLONES void cpu_side_decode(const kern_side *side, int32_t head_dim, const u
     for (int32_t i = 0; i < side->n_segments; i++) {
         const kern_segment *g = &side->segments[i];
         float *out = values_out + g->first_dim;
+        if (kern_segment_is_affine(g)) {
+            cpu_affine_decode(g, head_page, head_dim, out);
+            continue;
+        }
         switch (g->bits) {
         case 1: read_codes(g, head_dim, head_page, head_page_bytes, out, 1); break;
         case 2: read_codes(g, head_dim, head_page, head_page_bytes, out, 2); break;

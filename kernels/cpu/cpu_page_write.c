@@ -1,5 +1,6 @@
 /* Plain scalar code on purpose: the bytes are the contract, and sums go in ascending order. */
 #include "base/half.h"
+#include "kernels/cpu/cpu_affine.h"
 #include "kernels/cpu/cpu_page.h"
 
 #include <math.h>
@@ -58,10 +59,14 @@ void cpu_side_encode(const kern_side *side, int32_t head_dim, const uint16_t *ro
     for (int32_t i = 0; i < side->n_segments; i++) {
         const kern_segment *g = &side->segments[i];
         const int32_t row_bytes = g->n_dims / 8 * g->bits;
+        if (kern_segment_is_affine(g)) {
+            cpu_affine_encode(g, rows + g->first_dim, head_dim, head_page);
+            continue;
+        }
         for (int32_t j = 0; j < KERN_BLOCK_TOKENS; j++) {
             const uint16_t *row = rows + (int64_t)j * head_dim + g->first_dim;
             uint8_t *codes = head_page + g->codes_offset + (int64_t)j * row_bytes;
-            if (g->bits == 16) {
+            if (g->kind == KERN_PLAIN) {
                 memcpy(codes, row, (size_t)row_bytes);
             } else {
                 const uint16_t norm = write_row(g, row, codes);

@@ -8,7 +8,10 @@ static void plan_side(const kv_policy *policy, const kv_shape *shape, int32_t la
     (void)layer;
     (void)head;
     (void)side;
-    *plan_out = (kv_side_plan){.n_segments = 1, .segments = {{16, shape->head_dim}}};
+    *plan_out = (kv_side_plan){
+        .n_segments = 1,
+        .segments = {{.kind = KERN_PLAIN, .bits = 16, .n_dims = shape->head_dim}},
+    };
 }
 
 const kv_policy_impl kv_policy_impl_BF16 = {

@@ -80,9 +80,13 @@ static void plan_side(const kv_policy *policy, const kv_shape *shape, const floa
         plan_k(scores, shape->head_dim, policy->k_bits, plan_out);
         return;
     }
-    *plan_out = (kv_side_plan){.rotated = policy->v_bits != 16,
-                               .n_segments = 1,
-                               .segments = {{policy->v_bits, shape->head_dim}}};
+    *plan_out = (kv_side_plan){
+        .rotated = policy->v_bits != 16,
+        .n_segments = 1,
+        .segments = {{.kind = policy->v_bits == 16 ? KERN_PLAIN : KERN_CODEBOOK,
+                      .bits = policy->v_bits,
+                      .n_dims = shape->head_dim}},
+    };
 }
 
 static const kv_policy_key keys[] = {

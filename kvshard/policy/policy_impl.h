@@ -20,7 +20,9 @@ typedef struct kv_policy_key { /* key=value of a policy; the value is an int32_t
     size_t offset; /* of the field */
     int32_t low;   /* low..high is allowed */
     int32_t high;
-    int32_t also; /* and this */
+    int32_t also;        /* and this */
+    const int32_t *only; /* [n_only]: if not NULL, these are allowed and nothing else */
+    int32_t n_only;
 } kv_policy_key;
 
 typedef struct kv_side_plan { /* K or V of one head */
@@ -28,8 +30,10 @@ typedef struct kv_side_plan { /* K or V of one head */
     bool ordered;             /* order is used: page-basis dim j holds model dim order[j] */
     int32_t n_segments;       /* in order of dims; together they cover head_dim */
     struct {
-        int32_t bits;   /* 1..8, or 16 for bf16 values without codebook and norms */
+        kern_segment_kind kind;
+        int32_t bits;   /* as page.h allows for the kind */
         int32_t n_dims; /* multiple of 8; if rotated 1, 3, 5 or 7 times a power of two */
+        int32_t group;  /* affine kinds only */
     } segments[KERN_MAX_SEGMENTS];
     uint16_t order[KERN_MAX_HEAD_DIM]; /* a permutation of 0..head_dim-1 */
 } kv_side_plan;

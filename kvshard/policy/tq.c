@@ -9,7 +9,12 @@ static void plan_side(const kv_policy *policy, const kv_shape *shape, int32_t la
     (void)layer;
     (void)head;
     *plan_out = (kv_side_plan){
-        .rotated = bits != 16, .n_segments = 1, .segments = {{bits, shape->head_dim}}};
+        .rotated = bits != 16,
+        .n_segments = 1,
+        .segments = {{.kind = bits == 16 ? KERN_PLAIN : KERN_CODEBOOK,
+                      .bits = bits,
+                      .n_dims = shape->head_dim}},
+    };
 }
 
 static const kv_policy_key keys[] = {

@@ -297,6 +297,16 @@ static void any_number_of_ranks_gives_the_tokens_of_one_gtq33(void **state)
     the.all_ways = all_ways;
 }
 
+/* A window and a sink, so that every way of seeing a block occurs; one way will do: time. */
+static void any_number_of_ranks_gives_the_tokens_of_one_kivi44(void **state)
+{
+    (void)state;
+    const bool all_ways = the.all_ways;
+    the.all_ways = all_ways && strcmp(the.needle, "long") == 0;
+    check_policy("kivi:k=4,v=4,g=64,w=128,s=128", 1);
+    the.all_ways = all_ways;
+}
+
 static void the_needle_is_found(void **state)
 {
     (void)state;
@@ -493,6 +503,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(any_number_of_ranks_gives_the_tokens_of_one_tq44),
         cmocka_unit_test(any_number_of_ranks_gives_the_tokens_of_one_tq33),
         cmocka_unit_test(any_number_of_ranks_gives_the_tokens_of_one_gtq33),
+        cmocka_unit_test(any_number_of_ranks_gives_the_tokens_of_one_kivi44),
     };
     const struct CMUnitTest others[] = {
         cmocka_unit_test(the_needle_is_found),

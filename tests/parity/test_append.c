@@ -152,6 +152,23 @@ static void rows_already_in_place_need_no_carry(void **state)
     kern_ctx_destroy(ctx);
 }
 
+/* A block that leaves its tail as rows that queries still see. */
+static void a_whole_block_may_be_carried(void **state)
+{
+    (void)state;
+    kern_ctx *ctx = parity_ctx(1);
+    append_case *c = case_create(false);
+    c->opens[0].n_carry = KERN_BLOCK_TOKENS;
+    c->args.n_tokens = 0;
+    CHECK_STATUS(kern_append(ctx, &c->args), BASE_OK);
+    assert_memory_equal(c->rows[0], c->carry, ELEMS * sizeof *c->carry);
+    for (int32_t i = 0; i < ELEMS; i++) {
+        assert_int_equal(c->rows[1][i], UNTOUCHED);
+    }
+    case_destroy(c);
+    kern_ctx_destroy(ctx);
+}
+
 static void broken_limits_are_refused(void **state)
 {
     (void)state;
@@ -168,7 +185,7 @@ static void broken_limits_are_refused(void **state)
     c->positions[4] = -1;
     CHECK_STATUS(kern_append(ctx, &c->args), BASE_BAD_INPUT);
     c->positions[4] = 129;
-    c->opens[0].n_carry = 128;
+    c->opens[0].n_carry = 129;
     CHECK_STATUS(kern_append(ctx, &c->args), BASE_BAD_INPUT);
     for (int32_t i = 0; i < OPENS * ELEMS; i++) {
         assert_int_equal(c->rows[i / ELEMS][i % ELEMS], UNTOUCHED);
@@ -183,6 +200,7 @@ int main(void)
         cmocka_unit_test(without_signs_rows_are_exactly_bf16),
         cmocka_unit_test(with_signs_rows_are_rotated),
         cmocka_unit_test(rows_already_in_place_need_no_carry),
+        cmocka_unit_test(a_whole_block_may_be_carried),
         cmocka_unit_test(broken_limits_are_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -132,6 +132,88 @@ static void every_group_size_agrees_with_fp64(void **state)
     kern_ctx_destroy(ctx);
 }
 
+/* Affine pages of every width and group, both head dims. */
+static void affine_pages_agree_with_fp64(void **state)
+{
+    (void)state;
+    kern_ctx *ctx = parity_ctx(1);
+    static const int32_t widths[] = {2, 4, 8};
+    static const int32_t sizes[] = {32, 64, 128};
+    for (int32_t i = 0; i < 9; i++) {
+        const int32_t dim = i % 2 == 0 ? 128 : 64;
+        const int32_t k = PAGE_AFFINE(widths[i % 3], sizes[i / 3]);
+        const int32_t v = PAGE_AFFINE(widths[i % 3], sizes[i / 3] > dim / 2 ? 32 : sizes[i / 3]);
+        const int32_t bits[4] = {k, k, v, v};
+        const int64_t position = 256 + 17;
+        const int32_t n_tokens = i < 3 ? 40 : 3; /* many query rows, few */
+        attn_world *w = attn_world_create(ctx, dim, 1, 2, bits, 1, &position, &n_tokens);
+        check_world(ctx, w, 1, 1, i < 3 ? 13 : 1);
+        attn_world_destroy(w);
+    }
+    kern_ctx_destroy(ctx);
+}
+
+static void affine_pages_agree_with_fp64_for_every_group_of_heads(void **state)
+{
+    (void)state;
+    kern_ctx *ctx = parity_ctx(2);
+    static const int32_t groups[] = {1, 2, 4, 7, 8};
+    const int32_t bits[4] = {PAGE_AFFINE(2, 32), PAGE_AFFINE(4, 128), PAGE_AFFINE(2, 32),
+                             PAGE_AFFINE(4, 32)};
+    for (size_t i = 0; i < sizeof groups / sizeof groups[0]; i++) {
+        const int64_t position = 3000;
+        const int32_t n_tokens = 1;
+        attn_world *w = attn_world_create(ctx, i % 2 == 0 ? 128 : 64, 2, groups[i], bits, 1,
+                                          &position, &n_tokens);
+        check_world(ctx, w, 2, 1, 1);
+        attn_world_destroy(w);
+    }
+    kern_ctx_destroy(ctx);
+}
+
+/* Blocks of the window and sinks are seen as rows; a chunk over several blocks sees each block both ways. */
+static void windows_and_sinks_agree_with_fp64(void **state)
+{
+    (void)state;
+    static const struct {
+        int32_t window_blocks;
+        int32_t sink_blocks;
+    } rows[] = {{1, 0}, {2, 0}, {0, 1}, {1, 1}, {2, 1}, {9, 1}};
+    const int32_t bits[4] = {PAGE_AFFINE(2, 32), PAGE_AFFINE(2, 32), PAGE_AFFINE(2, 32),
+                             PAGE_AFFINE(2, 32)};
+    kern_ctx *ctx = parity_ctx(2);
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        const int64_t positions[] = {128 + 70, 900, 0};
+        const int32_t n_tokens[] = {300, 1, 140};
+        attn_world *w = attn_world_create(ctx, 64, 1, 2, bits, 3, positions, n_tokens);
+        w->window_blocks = rows[i].window_blocks;
+        w->sink_blocks = rows[i].sink_blocks;
+        check_world(ctx, w, 3, 1, 23);
+        check_world(ctx, w, 1, 4, 23); /* the same queries in four calls */
+        attn_world_destroy(w);
+    }
+    kern_ctx_destroy(ctx);
+}
+
+/* Many pages, so that they are split, behind a sink and before a window. */
+static void a_long_decode_with_a_window_agrees_with_fp64(void **state)
+{
+    (void)state;
+    kern_ctx *ctx = parity_ctx(2);
+    static const int64_t positions[] = {5119, 5120, 5121};
+    const int32_t bits[4] = {PAGE_AFFINE(2, 32), PAGE_AFFINE(2, 32), PAGE_AFFINE(2, 64),
+                             PAGE_AFFINE(2, 64)};
+    for (int32_t i = 0; i < 3; i++) {
+        const int32_t n_tokens = 1;
+        attn_world *w = attn_world_create(ctx, 128, 1, 4, bits, 1, &positions[i], &n_tokens);
+        w->window_blocks = i;
+        w->sink_blocks = 1;
+        check_world(ctx, w, 1 + i, 1, 1);
+        attn_world_destroy(w);
+    }
+    kern_ctx_destroy(ctx);
+}
+
 /* A chunk that fills two blocks and begins a third: its pages are seen by later rows only. */
 static void a_chunk_over_several_blocks_agrees_with_fp64(void **state)
 {
@@ -240,11 +322,22 @@ static void bytes_count_what_is_visible(void **state)
     kern_ctx *ctx = parity_ctx(1);
     const int64_t position = 300;
     const int32_t n_tokens = 1;
+    const int32_t block = 2 * 128 * 64 * 4; /* of two heads, K and V, as rows or as bf16 pages */
     attn_world *w = attn_world_create(ctx, 64, 2, 1, bf16_bits, 1, &position, &n_tokens);
     world_call *c = parity_memory(1, sizeof *c);
     world_call_init(c, w, 0, 1, 0, 1);
-    /* two blocks of two heads, 128 x 64 K and V; 45 open rows of two heads */
-    assert_int_equal(kern_attn_bytes(&c->args), 2 * 2 * 128 * 64 * 4 + 45 * 2 * 64 * 4);
+    assert_int_equal(kern_attn_bytes(&c->args), 2 * block + 45 * 2 * 64 * 4);
+    attn_world_destroy(w);
+
+    const int32_t bits[4] = {PAGE_AFFINE(2, 32), PAGE_AFFINE(2, 32), PAGE_AFFINE(2, 32),
+                             PAGE_AFFINE(2, 32)};
+    const int32_t page = 2 * (128 * 64 * 2 * 2 / 8 + 4 * 4 * 64 * 2); /* codes, four sections */
+    w = attn_world_create(ctx, 64, 2, 1, bits, 1, &position, &n_tokens);
+    w->window_blocks = 1;
+    world_call_init(c, w, 0, 1, 0, 1);
+    assert_int_equal(kern_attn_bytes(&c->args), page + block + 45 * 2 * 64 * 4);
+    c->args.sink_blocks = 1; /* block 0 is no longer read as a page, and not there as rows */
+    assert_int_equal(kern_attn_bytes(&c->args), block + 45 * 2 * 64 * 4);
     free(c);
     attn_world_destroy(w);
     kern_ctx_destroy(ctx);
@@ -280,6 +373,10 @@ static void broken_limits_are_refused(void **state)
     PARITY_REFUSED(kern_attn, ctx, good, n_opens, good.n_opens - 1);
     PARITY_REFUSED(kern_attn, ctx, good, n_pages_total, 1);
     PARITY_REFUSED(kern_attn, ctx, good, page_stride, good.page_stride - 1);
+    PARITY_REFUSED(kern_attn, ctx, good, window_blocks, -1);
+    PARITY_REFUSED(kern_attn, ctx, good, window_blocks, KERN_MAX_ROW_BLOCKS + 1);
+    PARITY_REFUSED(kern_attn, ctx, good, sink_blocks, -1);
+    PARITY_REFUSED(kern_attn, ctx, good, sink_blocks, KERN_MAX_ROW_BLOCKS + 1);
 
     c->seqs[1].first_token = 1; /* a token twice, another never */
     CHECK_STATUS(kern_attn(ctx, &good), BASE_BAD_INPUT);
@@ -306,6 +403,21 @@ static void broken_limits_are_refused(void **state)
     bad[1] = w->formats[1];
     bad[1].k.segments[0].centroids = NULL;
     PARITY_REFUSED(kern_attn, ctx, good, formats, bad);
+    bad[1] = w->formats[1];
+    bad[1].k.segments[0].kind = KERN_PLAIN; /* and not 16 bits */
+    PARITY_REFUSED(kern_attn, ctx, good, formats, bad);
+    bad[1].k.segments[0].kind = KERN_AFFINE_CHANNEL; /* 4 bits, no group */
+    PARITY_REFUSED(kern_attn, ctx, good, formats, bad);
+    bad[1].k.segments[0].group = 32;
+    bad[1].k.segments[0].minima_offset = bad[1].head_page_bytes;
+    PARITY_REFUSED(kern_attn, ctx, good, formats, bad);
+    bad[1] = w->formats[1];
+    bad[1].v.segments[0].kind = KERN_AFFINE_POSITION; /* 3 bits */
+    bad[1].v.segments[0].group = 32;
+    PARITY_REFUSED(kern_attn, ctx, good, formats, bad);
+    bad[1].v.segments[0].bits = 2;
+    bad[1].v.segments[0].group = 64; /* of 32 dims */
+    PARITY_REFUSED(kern_attn, ctx, good, formats, bad);
     parity_guarded_untouched(o, 3 * 4 * 64);
     parity_guarded_untouched(lse, 3 * 4);
     CHECK_STATUS(kern_attn(ctx, &good), BASE_OK);
@@ -325,6 +437,10 @@ int main(void)
         cmocka_unit_test(an_empty_shard_gives_zero_and_minus_infinity),
         cmocka_unit_test(every_bit_width_agrees_with_fp64),
         cmocka_unit_test(every_group_size_agrees_with_fp64),
+        cmocka_unit_test(affine_pages_agree_with_fp64),
+        cmocka_unit_test(affine_pages_agree_with_fp64_for_every_group_of_heads),
+        cmocka_unit_test(windows_and_sinks_agree_with_fp64),
+        cmocka_unit_test(a_long_decode_with_a_window_agrees_with_fp64),
         cmocka_unit_test(a_chunk_over_several_blocks_agrees_with_fp64),
         cmocka_unit_test(sequences_of_one_call_do_not_mix),
         cmocka_unit_test(a_long_decode_agrees_with_fp64),

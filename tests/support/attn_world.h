@@ -25,6 +25,8 @@ typedef struct attn_world {
     int32_t n_seqs;
     int32_t n_tokens;
     int32_t n_pages;
+    int32_t window_blocks; /* 0 after create, as are the sinks */
+    int32_t sink_blocks;
     int64_t stride;
     float scale;
     page_fixture *fx;          /* [n_kv_heads] */
@@ -96,7 +98,7 @@ static inline void world_pack(attn_world *w, world_seq *s, kern_ctx *ctx)
     }
 }
 
-/* positions and n_tokens [n_seqs]; bits of K and V in two halves of a head: {k0, k1, v0, v1}. */
+/* positions and n_tokens [n_seqs]; bits (page_fixture.h) of K and V in two halves of a head: {k0, k1, v0, v1}. */
 static inline attn_world *attn_world_create(kern_ctx *ctx, int32_t head_dim, int32_t n_kv_heads,
                                             int32_t group, const int32_t bits[4], int32_t n_seqs,
                                             const int64_t *positions, const int32_t *n_tokens)
@@ -154,10 +156,11 @@ static inline double world_value(const attn_world *w, const world_seq *s, int64_
                                  int32_t head_side, int32_t d)
 {
     const int32_t block = (int32_t)(j / KERN_BLOCK_TOKENS);
+    const bool as_rows =
+        p / KERN_BLOCK_TOKENS - block <= w->window_blocks || block < w->sink_blocks;
     const int64_t at =
         ((int64_t)head_side * KERN_BLOCK_TOKENS + j % KERN_BLOCK_TOKENS) * w->head_dim + d;
-    return block == p / KERN_BLOCK_TOKENS ? (double)base_f32_from_bf16(s->rows[block][at])
-                                          : (double)s->values[block][at];
+    return as_rows ? (double)base_f32_from_bf16(s->rows[block][at]) : (double)s->values[block][at];
 }
 
 /* fp64 attention of query head `head` of token t over the blocks of rank (of all: n_ranks 1). */
@@ -226,6 +229,8 @@ static inline void world_call_init(world_call *c, const attn_world *w, int32_t r
                                .n_heads = w->n_kv_heads * w->group,
                                .n_kv_heads = w->n_kv_heads,
                                .head_dim = w->head_dim,
+                               .window_blocks = w->window_blocks,
+                               .sink_blocks = w->sink_blocks,
                                .scale = w->scale};
     for (int32_t i = 0; i < w->n_seqs; i++) {
         const world_seq *s = &w->seqs[i];
@@ -245,7 +250,8 @@ static inline void world_call_init(world_call *c, const attn_world *w, int32_t r
                 c->list[c->args.n_page_list++] = (kern_attn_page){b, s->first_page + b};
                 seq->n_pages++;
             }
-            if ((b + 1LL) * KERN_BLOCK_TOKENS > s->position) {
+            if (b < w->sink_blocks ||
+                (b + w->window_blocks + 1LL) * KERN_BLOCK_TOKENS > s->position) {
                 c->opens[c->args.n_opens++] = (kern_open){.block = b, .rows = s->rows[b]};
                 seq->n_opens++;
             }

@@ -10,6 +10,9 @@
 #include <stdint.h>
 #include <string.h>
 
+/* In place of the bits of a segment: affine codes, by channel on the K side and by position on the V side. */
+#define PAGE_AFFINE(bits, group) ((group)*100 + (bits))
+
 typedef struct page_book {
     float centroids[256];
     float thresholds[255];
@@ -40,18 +43,36 @@ static inline int32_t page_fixture_align(int32_t n_bytes)
     return (n_bytes + 15) / 16 * 16;
 }
 
+/* A segment's norms, or its scales and minima. */
+static inline void page_fixture_metadata(kern_segment *g, int32_t *at)
+{
+    if (g->kind == KERN_CODEBOOK) {
+        g->norms_offset = *at;
+        *at = page_fixture_align(*at + KERN_BLOCK_TOKENS * 2);
+    } else if (kern_segment_is_affine(g)) {
+        g->scales_offset = *at;
+        *at = page_fixture_align(*at + kern_segment_pairs(g) * 2);
+        g->minima_offset = *at;
+        *at = page_fixture_align(*at + kern_segment_pairs(g) * 2);
+    }
+}
+
 static inline void page_fixture_side(page_fixture *fx, kern_side *side, const int32_t *bits,
                                      int32_t n_segments, int32_t head_dim, int32_t *at)
 {
+    const kern_segment_kind affine =
+        side == &fx->format.k ? KERN_AFFINE_CHANNEL : KERN_AFFINE_POSITION;
     side->n_segments = n_segments;
     for (int32_t i = 0; i < n_segments; i++) {
         kern_segment *g = &side->segments[i];
-        g->bits = bits[i];
+        g->bits = bits[i] % 100;
+        g->group = bits[i] / 100;
+        g->kind = g->group > 0 ? affine : g->bits == 16 ? KERN_PLAIN : KERN_CODEBOOK;
         g->n_dims = head_dim / n_segments;
         g->first_dim = i * g->n_dims;
         g->codes_offset = *at;
         *at = page_fixture_align(*at + KERN_BLOCK_TOKENS * g->n_dims / 8 * g->bits);
-        if (g->bits != 16) {
+        if (g->kind == KERN_CODEBOOK) {
             page_book *book = &fx->books[fx->n_books++];
             page_fixture_book(book, g->bits, g->n_dims);
             g->centroids = book->centroids;
@@ -59,11 +80,7 @@ static inline void page_fixture_side(page_fixture *fx, kern_side *side, const in
         }
     }
     for (int32_t i = 0; i < n_segments; i++) {
-        kern_segment *g = &side->segments[i];
-        if (g->bits != 16) {
-            g->norms_offset = *at;
-            *at = page_fixture_align(*at + KERN_BLOCK_TOKENS * 2);
-        }
+        page_fixture_metadata(&side->segments[i], at);
     }
 }
 

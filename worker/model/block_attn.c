@@ -118,6 +118,8 @@ static base_status attend(const block_step *b, const block_layer *layer, float *
         .n_heads = c->n_heads,
         .n_kv_heads = c->n_kv_heads,
         .head_dim = c->head_dim,
+        .window_blocks = step->window_blocks,
+        .sink_blocks = step->sink_blocks,
         .scale = rope_softmax_scale(&c->rope, c->head_dim),
     };
     return kern_attn(b->ctx, &args);

@@ -67,13 +67,64 @@ static void sections_follow_each_other_without_gaps(void **state)
     }
 }
 
+/* Codes, scales, minima of K, then of V; V never shares among more channels than a head has. */
+static void affine_sections_follow_each_other(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *policy;
+        int32_t head_dim;
+        int32_t offsets[6];
+        int32_t v_group;
+        int32_t head_page_bytes;
+        double k_bits_per_element;
+        double v_bits_per_element;
+        int32_t window_blocks;
+        int32_t sink_blocks;
+    } rows[] = {
+        {"kivi", 128, {0, 4096, 5120, 6144, 10240, 11264}, 32, 12288, 3.0, 3.0, 1, 0},
+        {"kivi:g=128,s=128", 128, {0, 4096, 4352, 4608, 8704, 8960}, 128, 9216, 2.25, 2.25, 1, 1},
+        {"kivi:k=4,v=8,g=64,w=1024",
+         128,
+         {0, 8192, 8704, 9216, 25600, 26112},
+         64,
+         26624,
+         4.5,
+         8.5,
+         8,
+         0},
+        {"kivi:g=128,w=0", 64, {0, 2048, 2176, 2304, 4352, 4608}, 64, 4864, 2.25, 2.5, 0, 0},
+    };
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        kv_format *format = make(rows[i].policy, 2, 2, rows[i].head_dim);
+        const kern_head_format *head = &kv_format_layer(format, 1)[1];
+        const kern_segment *k = &head->k.segments[0];
+        const kern_segment *v = &head->v.segments[0];
+        const int32_t offsets[6] = {k->codes_offset, k->scales_offset, k->minima_offset,
+                                    v->codes_offset, v->scales_offset, v->minima_offset};
+        assert_memory_equal(offsets, rows[i].offsets, sizeof offsets);
+        assert_int_equal(k->kind, KERN_AFFINE_CHANNEL);
+        assert_int_equal(v->kind, KERN_AFFINE_POSITION);
+        assert_int_equal(k->group, format->policy.group);
+        assert_int_equal(v->group, rows[i].v_group);
+        assert_null(head->k.signs);
+        assert_null(head->v.order);
+        assert_int_equal(head->head_page_bytes, rows[i].head_page_bytes);
+        assert_true(fabs(format->k_bits_per_element - rows[i].k_bits_per_element) < 1e-12);
+        assert_true(fabs(format->v_bits_per_element - rows[i].v_bits_per_element) < 1e-12);
+        assert_int_equal(format->window_blocks, rows[i].window_blocks);
+        assert_int_equal(format->sink_blocks, rows[i].sink_blocks);
+        kv_format_destroy(format);
+    }
+}
+
 static void every_width_keeps_the_alignment_promises(void **state)
 {
     (void)state;
     for (int32_t k = 2; k <= 8; k++) {
         for (int32_t v = 2; v <= 8; v++) {
             for (int32_t d = 64; d <= 128; d += 64) {
-                const kv_policy policy = {KV_POLICY_TQ, k, v};
+                const kv_policy policy = {.kind = KV_POLICY_TQ, .k_bits = k, .v_bits = v};
                 const kv_shape shape = {1, 1, d};
                 kv_format *format = NULL;
                 CHECK_STATUS(kv_format_create(&policy, &shape, &base_heap, &format), BASE_OK);
@@ -95,7 +146,7 @@ static void codebooks_are_the_page_tables_over_the_root_of_the_dims(void **state
 {
     (void)state;
     for (int32_t bits = 2; bits <= 8; bits++) {
-        const kv_policy policy = {KV_POLICY_TQ, bits, 16};
+        const kv_policy policy = {.kind = KV_POLICY_TQ, .k_bits = bits, .v_bits = 16};
         const kv_shape shape = {1, 1, 128};
         kv_format *format = NULL;
         double c[256];
@@ -156,6 +207,8 @@ static void the_hash_changes_with_everything_that_pages_depend_on(void **state)
         {"tq:k=3,v=3", {2, 2, 128}}, {"tq:k=3,v=4", {2, 2, 128}},   {"tq:k=4,v=3", {2, 2, 128}},
         {"tq:k=3,v=3", {2, 2, 64}},  {"tq:k=3,v=3", {4, 1, 128}},   {"tq:k=3,v=3", {1, 4, 128}},
         {"bf16", {2, 2, 128}},       {"tq:k=16,v=16", {2, 2, 128}}, {"tq:k=3,v=16", {2, 2, 128}},
+        {"kivi", {2, 2, 128}},       {"kivi:k=4", {2, 2, 128}},     {"kivi:v=4", {2, 2, 128}},
+        {"kivi:g=64", {2, 2, 128}},  {"kivi:w=0", {2, 2, 128}},     {"kivi:s=128", {2, 2, 128}},
     };
     enum { N = sizeof rows / sizeof rows[0] };
     base_hash hashes[N];
@@ -209,7 +262,7 @@ static void shapes_outside_the_limits_are_refused(void **state)
         {{1, 0, 128}, "n_kv_heads is 0, allowed 1..256"},  {{1, 257, 128}, "n_kv_heads is 257"},
         {{1, 1, 96}, "head_dim is 96, allowed 64 or 128"}, {{1, 1, 256}, "head_dim is 256"},
     };
-    const kv_policy policy = {KV_POLICY_BF16, 16, 16};
+    const kv_policy policy = {.kind = KV_POLICY_BF16, .k_bits = 16, .v_bits = 16};
     for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
         kv_format *format = NULL;
         CHECK_STATUS(kv_format_create(&policy, &rows[i].shape, &base_heap, &format),
@@ -219,11 +272,11 @@ static void shapes_outside_the_limits_are_refused(void **state)
     }
 }
 
-static void create_survives_every_failed_allocation(void **state)
+static void create_survives_failed_allocations(const char *policy_text)
 {
-    (void)state;
-    const kv_policy policy = {KV_POLICY_TQ, 3, 4};
+    kv_policy policy;
     const kv_shape shape = {2, 2, 64};
+    CHECK_STATUS(kv_policy_parse(policy_text, &policy), BASE_OK);
     for (int k = 0;; k++) {
         failing_alloc f = {.fail_at = k};
         const base_alloc mem = {failing_get, failing_put, &f};
@@ -241,10 +294,18 @@ static void create_survives_every_failed_allocation(void **state)
     }
 }
 
+static void create_survives_every_failed_allocation(void **state)
+{
+    (void)state;
+    create_survives_failed_allocations("tq:k=3,v=4");
+    create_survives_failed_allocations("kivi");
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(sections_follow_each_other_without_gaps),
+        cmocka_unit_test(affine_sections_follow_each_other),
         cmocka_unit_test(every_width_keeps_the_alignment_promises),
         cmocka_unit_test(codebooks_are_the_page_tables_over_the_root_of_the_dims),
         cmocka_unit_test(signs_depend_on_side_head_and_dim_but_not_on_the_layer),

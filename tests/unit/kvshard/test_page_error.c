@@ -157,7 +157,7 @@ static void check_errors(const errors *e, int32_t bits)
 static void pages_lose_what_turboquant_says(void **state)
 {
     for (int32_t bits = 2; bits <= 8; bits++) {
-        const kv_policy policy = {KV_POLICY_TQ, bits, bits};
+        const kv_policy policy = {.kind = KV_POLICY_TQ, .k_bits = bits, .v_bits = bits};
         const kv_shape shape = {1, 1, D};
         kv_format *format = NULL;
         CHECK_STATUS(kv_format_create(&policy, &shape, &base_heap, &format), BASE_OK);
@@ -171,7 +171,7 @@ static void pages_lose_what_turboquant_says(void **state)
 
 static void bf16_pages_lose_nothing_more_than_their_rows(void **state)
 {
-    const kv_policy policy = {KV_POLICY_BF16, 16, 16};
+    const kv_policy policy = {.kind = KV_POLICY_BF16, .k_bits = 16, .v_bits = 16};
     const kv_shape shape = {1, 1, D};
     kv_format *format = NULL;
     CHECK_STATUS(kv_format_create(&policy, &shape, &base_heap, &format), BASE_OK);

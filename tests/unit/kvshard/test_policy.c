@@ -20,6 +20,10 @@ static void text_means_a_policy(void **state)
         {"tq:v=16,k=3", KV_POLICY_TQ, 3, 16, "tq:k=3,v=16"},
         {"tq:k=16,v=16", KV_POLICY_TQ, 16, 16, "tq:k=16,v=16"},
         {"block-gtq", KV_POLICY_BLOCK_GTQ, 3, 3, "block-gtq:k=3,v=3"},
+        {"kivi", KV_POLICY_KIVI, 2, 2, "kivi:k=2,v=2,g=32,w=128,s=0"},
+        {"kivi:w=1024,s=128,g=128,v=8,k=16", KV_POLICY_KIVI, 16, 8,
+         "kivi:k=16,v=8,g=128,w=1024,s=128"},
+        {"kivi:w=0,g=64,k=4", KV_POLICY_KIVI, 4, 2, "kivi:k=4,v=2,g=64,w=0,s=0"},
         {"block-gtq:v=16,calib=a/b.cal,k=1", KV_POLICY_BLOCK_GTQ, 1, 16, "block-gtq:k=1,v=16"},
     };
     for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
@@ -45,7 +49,7 @@ static void what_is_wrong_is_named(void **state)
         const char *error;
     } rows[] = {
         {"", "policy '' is unknown; known are bf16, tq"},
-        {"kivi", "policy 'kivi' is unknown; known are bf16, tq"},
+        {"kitty", "policy 'kitty' is unknown; known are bf16, tq, block-gtq, kivi"},
         {"qaq", "policy 'qaq' is unknown; known are bf16, tq"},
         {"TQ", "policy 'TQ' is unknown"},
         {"tq ", "policy 'tq ' is unknown"},
@@ -72,6 +76,14 @@ static void what_is_wrong_is_named(void **state)
         {"block-gtq:calib=a,calib=a", "policy block-gtq: calib is given twice"},
         {"block-gtq:paper", "policy block-gtq: key 'paper' is unknown; known are k, v, calib"},
         {"tq:calib=a", "policy tq: key 'calib' is unknown; known are k, v"},
+        {"kivi:k=3", "policy kivi: k is 3, allowed 2, 4, 8, 16"},
+        {"kivi:v=1", "policy kivi: v is 1, allowed 2, 4, 8, 16"},
+        {"kivi:g=16", "policy kivi: g is 16, allowed 32, 64, 128"},
+        {"kivi:w=64", "policy kivi: w is 64, allowed 0, 128, 256, 384, 512, 640, 768, 896, 1024"},
+        {"kivi:w=1152", "policy kivi: w is 1152, allowed"},
+        {"kivi:s=32", "policy kivi: s is 32, allowed 0, 128"},
+        {"kivi:s=", "policy kivi: s is , allowed 0, 128"},
+        {"kivi:r=128", "policy kivi: key 'r' is unknown; known are k, v, g, w, s"},
         {"bf16:k=16", "policy bf16: key 'k' is unknown; known are none"},
     };
     for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {

@@ -19,7 +19,7 @@ typedef struct fixture {
 static int setup(void **state)
 {
     static fixture f;
-    const kv_policy policy = {KV_POLICY_TQ, 3, 3};
+    const kv_policy policy = {.kind = KV_POLICY_TQ, .k_bits = 3, .v_bits = 3};
     const kv_shape shape = {N_LAYERS, N_HEADS, HEAD_DIM};
     CHECK_STATUS(kv_format_create(&policy, &shape, &base_heap, &f.format), BASE_OK);
     CHECK_STATUS(kv_shard_create(f.format, &small, &base_heap, &f.shard), BASE_OK);
@@ -131,6 +131,87 @@ static void rows_live_where_the_next_step_finds_them(void **state)
             assert_int_equal(step->dest[t], want);
         }
     }
+}
+
+/* Two blocks before the open one and block 0 stay in tails; this rank owns all blocks but 3. */
+static void a_window_and_a_sink_stay_in_tails(void **state)
+{
+    (void)state;
+    enum { BLOCKS = 9 };
+    static const struct {
+        int64_t position;
+        int32_t n_tokens;
+        int32_t n_opens;
+        struct {
+            int32_t block;
+            bool tail;
+            int32_t n_carry;
+            bool packed;
+        } opens[6];
+    } rows[] = {
+        {0, 128, 1, {{0, true, 0, true}}},
+        {128, 257, 3, {{0, true, 0, false}, {1, true, 0, true}, {2, true, 0, true}}},
+        /* block 3 is another rank's; the sink is there for good */
+        {385, 127, 3, {{0, true, 0, false}, {1, true, 0, false}, {2, true, 0, false}}},
+        {512, 1, 3, {{0, true, 0, false}, {2, true, 0, false}, {4, true, 0, false}}},
+        /* 2 and 4 leave their tails for 5 and 7 */
+        {513,
+         511,
+         6,
+         {{0, true, 0, false},
+          {2, false, 128, false},
+          {4, false, 1, true},
+          {5, true, 0, true},
+          {6, true, 0, true},
+          {7, true, 0, true}}},
+        {1024,
+         1,
+         4,
+         {{0, true, 0, false}, {6, true, 0, false}, {7, true, 0, false}, {8, true, 0, false}}},
+    };
+    kv_policy policy;
+    kv_format *format = NULL;
+    kv_shard *shard = NULL;
+    const kv_shape shape = {N_LAYERS, N_HEADS, HEAD_DIM};
+    uint16_t *tails[BLOCKS] = {NULL};
+    CHECK_STATUS(kv_policy_parse("kivi:w=256,s=128", &policy), BASE_OK);
+    CHECK_STATUS(kv_format_create(&policy, &shape, &base_heap, &format), BASE_OK);
+    CHECK_STATUS(kv_shard_create(format, &small, &base_heap, &shard), BASE_OK);
+    for (int32_t b = 0; b < BLOCKS; b++) {
+        if (b != 3) {
+            CHECK_STATUS(kv_shard_add_page(shard, 2, b, b), BASE_OK);
+        }
+    }
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        const kv_step *step = begin(shard, 2, rows[i].position, rows[i].n_tokens);
+        const kern_open *opens = kv_shard_layer_opens(shard, 1);
+        int32_t n_packs = 0;
+        assert_int_equal(step->window_blocks, 2);
+        assert_int_equal(step->sink_blocks, 1);
+        assert_int_equal(step->n_opens, rows[i].n_opens);
+        for (int32_t j = 0; j < step->n_opens; j++) {
+            const int32_t block = rows[i].opens[j].block;
+            assert_int_equal(opens[j].block, block);
+            assert_int_equal(opens[j].n_carry, rows[i].opens[j].n_carry);
+            assert_int_equal(in_tail(shard, j), rows[i].opens[j].tail);
+            opens = kv_shard_layer_opens(shard, 1);
+            if (rows[i].opens[j].tail) { /* the same place in every step */
+                assert_true(tails[block] == NULL || tails[block] == opens[j].rows);
+                tails[block] = opens[j].rows;
+            }
+            assert_true(opens[j].carry == (opens[j].n_carry > 0 ? tails[block] : NULL));
+            if (rows[i].opens[j].packed) {
+                assert_int_equal(step->packs[n_packs].page, block);
+                assert_int_equal(step->packs[n_packs++].open, j);
+            }
+        }
+        assert_int_equal(step->n_packs, n_packs);
+    }
+    assert_true(tails[1] == tails[4] && tails[1] == tails[7]); /* the ring */
+    assert_true(tails[2] == tails[8]);
+    assert_true(tails[0] != tails[6]); /* the sink is not in it */
+    kv_shard_destroy(shard);
+    kv_format_destroy(format);
 }
 
 static void sequences_of_a_step_follow_each_other(void **state)
@@ -330,6 +411,18 @@ static void bytes_are_what_create_allocates(void **state)
     assert_int_equal(n_bytes, kv_shard_bytes(f->format, &small));
     kv_shard_destroy(shard);
 
+    kv_format windowed = *f->format;
+    windowed.window_blocks = 3;
+    windowed.sink_blocks = 1;
+    const int64_t tail_bytes = N_LAYERS * kern_open_elems(N_HEADS, HEAD_DIM) * 2;
+    const int64_t before = n_bytes;
+    n_bytes = 0;
+    CHECK_STATUS(kv_shard_create(&windowed, &small, &mem, &shard), BASE_OK);
+    assert_int_equal(n_bytes, kv_shard_bytes(&windowed, &small));
+    assert_in_range(n_bytes - before, 4 * small.n_slots * tail_bytes,
+                    4 * small.n_slots * tail_bytes + 4096); /* and what names them */
+    kv_shard_destroy(shard);
+
     kv_format huge = *f->format;
     huge.page_bytes = INT64_MAX / 2;
     assert_int_equal(kv_shard_bytes(&huge, &small), INT64_MAX);
@@ -365,6 +458,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         WITH_SHARD(rows_live_where_the_next_step_finds_them),
+        cmocka_unit_test(a_window_and_a_sink_stay_in_tails),
         WITH_SHARD(sequences_of_a_step_follow_each_other),
         WITH_SHARD(the_largest_step_fits),
         WITH_SHARD(a_cleared_slot_begins_anew),

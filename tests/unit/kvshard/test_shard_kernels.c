@@ -100,10 +100,10 @@ static void chunks_leave_no_trace(void **state)
 {
     (void)state;
     static const int32_t chunks[] = {1, 7, 100, 127, 128, 129, 300, 512};
-    static const char *const policies[] = {"tq:k=3,v=5", "bf16"};
+    static const char *const policies[] = {"tq:k=3,v=5", "bf16", "kivi:w=128"};
     kern_ctx *ctx = NULL;
     CHECK_STATUS(kern_ctx_create_cpu(2, &base_heap, &ctx), BASE_OK);
-    for (int32_t i = 0; i < 2; i++) {
+    for (int32_t i = 0; i < 3; i++) {
         kv_policy policy;
         kv_format *format = NULL;
         const kv_shape shape = {N_LAYERS, N_HEADS, HEAD_DIM};

@@ -45,6 +45,8 @@ typedef struct sequence {
 typedef struct world {
     int32_t n_ranks;
     int32_t chunk; /* tokens of a step, 0: as many as are left */
+    int32_t window_blocks;
+    int32_t sink_blocks;
     uint64_t seed;
     uint64_t n_draws;
     rank *ranks;
@@ -159,9 +161,16 @@ static void see(const mark *m, uint16_t id, int32_t layer, int32_t side, int64_t
     n_seen[position]++;
 }
 
+/* Does a query of a block see another as bf16 rows? */
+static bool as_rows(const world *w, int64_t query_block, int64_t block)
+{
+    return block <= query_block &&
+           (query_block - block <= w->window_blocks || block < w->sink_blocks);
+}
+
 /* Stands for kern_attn of one query on one rank: counts the positions that it sees. */
-static void look(rank *r, const kern_open *opens, int32_t layer, const kern_attn_seq *seq,
-                 uint16_t id, int64_t position, uint8_t *n_seen)
+static void look(const world *w, rank *r, const kern_open *opens, int32_t layer,
+                 const kern_attn_seq *seq, uint16_t id, int64_t position, uint8_t *n_seen)
 {
     const int64_t block = position / KERN_BLOCK_TOKENS;
     int32_t before = -1;
@@ -169,7 +178,8 @@ static void look(rank *r, const kern_open *opens, int32_t layer, const kern_attn
         const kern_attn_page *page = &r->step->page_list[i];
         assert_true(page->block > before);
         before = page->block;
-        for (int32_t t = 0; t < KERN_BLOCK_TOKENS && page->block < block; t++) {
+        const bool seen = page->block < block && !as_rows(w, block, page->block);
+        for (int32_t t = 0; t < KERN_BLOCK_TOKENS && seen; t++) {
             for (int32_t side = 0; side < 2; side++) {
                 see(&r->pages[layer][page->page][side][t], id, layer, side,
                     (int64_t)page->block * KERN_BLOCK_TOKENS + t, n_seen);
@@ -177,7 +187,9 @@ static void look(rank *r, const kern_open *opens, int32_t layer, const kern_attn
         }
     }
     for (int32_t i = seq->first_open; i < seq->first_open + seq->n_opens; i++) {
-        for (int64_t p = block * KERN_BLOCK_TOKENS; opens[i].block == block && p <= position; p++) {
+        const int64_t first = (int64_t)opens[i].block * KERN_BLOCK_TOKENS;
+        const int64_t end = as_rows(w, block, opens[i].block) ? first + KERN_BLOCK_TOKENS : first;
+        for (int64_t p = first; p < end && p <= position; p++) {
             for (int32_t side = 0; side < 2; side++) {
                 mark m;
                 memcpy(&m, row_of(opens[i].rows, side, p), sizeof m);
@@ -192,7 +204,7 @@ static void check_query(const world *w, int32_t layer, int32_t seq, int32_t slot
     uint8_t n_seen[MAX_TOKENS + KERN_BLOCK_TOKENS] = {0};
     for (int32_t r = 0; r < w->n_ranks; r++) {
         rank *at = &w->ranks[r];
-        look(at, kv_shard_layer_opens(at->shard, layer), layer, &at->step->seqs[seq],
+        look(w, at, kv_shard_layer_opens(at->shard, layer), layer, &at->step->seqs[seq],
              w->seqs[slot].id, position, n_seen);
     }
     for (int32_t p = 0; p < MAX_TOKENS + KERN_BLOCK_TOKENS; p++) {
@@ -243,10 +255,16 @@ static void run_step(world *w)
     }
 }
 
-static void run_world(int32_t n_ranks, int32_t chunk, uint64_t seed, int32_t n_steps)
+static void run_world(const char *policy_text, int32_t n_ranks, int32_t chunk, uint64_t seed,
+                      int32_t n_steps)
 {
-    world w = {.n_ranks = n_ranks, .chunk = chunk, .seed = seed};
-    const kv_policy policy = {KV_POLICY_BF16, 16, 16};
+    kv_policy policy;
+    CHECK_STATUS(kv_policy_parse(policy_text, &policy), BASE_OK);
+    world w = {.n_ranks = n_ranks,
+               .chunk = chunk,
+               .window_blocks = policy.window / KERN_BLOCK_TOKENS,
+               .sink_blocks = policy.sinks / KERN_BLOCK_TOKENS,
+               .seed = seed};
     const kv_shape shape = {N_LAYERS, 1, HEAD_DIM};
     const kv_shard_options options = {.n_pages = N_PAGES,
                                       .n_slots = N_SLOTS,
@@ -290,7 +308,26 @@ static void every_position_is_seen_once_whatever_the_chunks_and_ranks(void **sta
     } rows[] = {{1, 500}, {7, 150}, {128, 30}, {129, 30}, {512, 20}, {0, 15}};
     for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
         for (int32_t n_ranks = 1; n_ranks <= MAX_RANKS; n_ranks++) {
-            run_world(n_ranks, rows[i].chunk, 100 + i, rows[i].n_steps);
+            run_world("bf16", n_ranks, rows[i].chunk, 100 + i, rows[i].n_steps);
+        }
+    }
+}
+
+/* The rows of a window and of sinks are found wherever a query of any chunk looks for them. */
+static void windows_and_sinks_are_seen_once_as_rows(void **state)
+{
+    (void)state;
+    static const char *const policies[] = {"kivi:w=128", "kivi:w=384,s=128", "kivi:w=0,s=128",
+                                           "kivi:w=1024"};
+    static const struct {
+        int32_t chunk;
+        int32_t n_steps;
+    } rows[] = {{1, 300}, {60, 60}, {128, 20}, {300, 15}, {0, 10}};
+    for (size_t i = 0; i < sizeof policies / sizeof policies[0]; i++) {
+        for (size_t j = 0; j < sizeof rows / sizeof rows[0]; j++) {
+            for (int32_t n_ranks = 1; n_ranks <= MAX_RANKS; n_ranks += 1 + (int32_t)i % 2) {
+                run_world(policies[i], n_ranks, rows[j].chunk, 200 + i + 7 * j, rows[j].n_steps);
+            }
         }
     }
 }
@@ -299,6 +336,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_position_is_seen_once_whatever_the_chunks_and_ranks),
+        cmocka_unit_test(windows_and_sinks_are_seen_once_as_rows),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
