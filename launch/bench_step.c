@@ -46,7 +46,7 @@ static size_t kind_of(kern_op op) /* N_KINDS: other */
     case KERN_OP_append: return 4;
     case KERN_OP_pack: return 5;
     case KERN_OP_merge: return 7;
-    default: return N_KINDS; /* embed, basis, swiglu */
+    default: return N_KINDS; /* embed, gather, basis, bias, swiglu */
     }
 }
 

@@ -3,8 +3,6 @@
 #include "worker/model/arch.h"
 #include "worker/model/scratch.h"
 
-#include <string.h>
-
 #define MAX_SAMPLES (1 << 20)
 
 struct forward {
@@ -150,21 +148,28 @@ static base_status embed(const forward *f, const int32_t *ids, int32_t n_tokens)
 }
 
 /* Final norm and head, only for the rows that are asked for. */
-static base_status head(const forward *f, const int32_t *sample_rows, int32_t n_samples,
-                        float *logits_out)
+static base_status head(const forward *f, int32_t n_tokens, const int32_t *sample_rows,
+                        int32_t n_samples, float *logits_out)
 {
+    base_status st = BASE_OK;
     const model_config *c = &f->model->config;
     const scratch *s = &f->scratch;
-    const size_t row_bytes = (size_t)c->width * sizeof(float);
-    for (int32_t i = 0; i < n_samples; i++) {
-        memcpy(s->sample + (int64_t)i * c->width, s->x + (int64_t)sample_rows[i] * c->width,
-               row_bytes);
-    }
-    const base_status st =
-        block_norm(f->ctx, c, s->sample, n_samples, c->width, &f->model->final_norm, s->sample);
-    return st != BASE_OK ? st
-                         : block_gemm(f->ctx, s->sample, n_samples, c->width, &f->model->head,
-                                      c->n_vocab, false, logits_out);
+    const kern_gather_args args = {
+        .x = s->x,
+        .rows = sample_rows,
+        .y = s->sample,
+        .n_rows = n_samples,
+        .n_x_rows = n_tokens,
+        .width = c->width,
+    };
+    BASE_TRY(st, out, kern_gather(f->ctx, &args));
+    BASE_TRY(
+        st, out,
+        block_norm(f->ctx, c, s->sample, n_samples, c->width, &f->model->final_norm, s->sample));
+    st = block_gemm(f->ctx, s->sample, n_samples, c->width, &f->model->head, c->n_vocab, false,
+                    logits_out);
+out:
+    return st;
 }
 
 base_status forward_step(forward *f, kv_shard *shard, const kv_step *step, const int32_t *ids,
@@ -198,7 +203,7 @@ base_status forward_step(forward *f, kv_shard *shard, const kv_step *step, const
         BASE_TRY(st, out, a->run_layer(&b, &layer));
     }
     if (logits_out != NULL && n_samples > 0) {
-        BASE_TRY(st, out, head(f, sample_rows, n_samples, logits_out));
+        BASE_TRY(st, out, head(f, step->n_tokens, sample_rows, n_samples, logits_out));
     }
 out:
     return st;
