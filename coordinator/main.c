@@ -2,11 +2,10 @@
 #include "base/alloc.h"
 #include "base/clock.h"
 #include "base/log.h"
+#include "base/options.h"
 #include "coordinator/coordinator.h"
 #include "proto/rpc.h"
 
-#include <errno.h>
-#include <popt.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -16,95 +15,30 @@
 #define POLL_US     20000
 #define MAX_WAIT_MS (24 * 3600 * 1000)
 
-/* As given; popt's texts live as long as the process. */
-typedef struct command_line {
-    char *listen;
-    char *attach;
-    char *max_waiting;
-    char *grace_ms;
-    char *wait_for_group_ms;
-    char *log_level;
-    char *port_file;
-} command_line;
-
 typedef struct settings {
-    coord_options options;
-    int32_t grace_ms;
-    base_log_level log_level;
+    const char *listen, *attach;
     const char *port_file; /* NULL: none */
+    const char *log_level;
+    int32_t max_waiting;
+    int64_t grace_ms, wait_for_group_ms;
 } settings;
 
-static int parse(int argc, const char **argv, command_line *line)
-{
-    const unsigned int text = POPT_ARG_STRING | POPT_ARGFLAG_SHOW_DEFAULT;
-    const struct poptOption table[] = {
-        {"listen", 0, text, &line->listen, 0, "where clients call", "HOST:PORT"},
-        {"attach", 0, text, &line->attach, 0,
-         "where groups dial in; no authentication, so keep it private", "HOST:PORT"},
-        {"max-waiting", 0, text, &line->max_waiting, 0, "requests that may wait for a group", "N"},
-        {"grace-ms", 0, text, &line->grace_ms, 0,
-         "how long running requests may go on after SIGTERM or SIGINT", "MS"},
-        {"wait-for-group-ms", 0, text, &line->wait_for_group_ms, 0,
-         "how long accepted requests wait for a lost group", "MS"},
-        {"log-level", 0, text, &line->log_level, 0, "error, warn, info or debug", "LEVEL"},
-        {"port-file", 0, POPT_ARG_STRING, &line->port_file, 0,
-         "write \"LISTEN_PORT ATTACH_PORT\" there once both listen", "PATH"},
-        POPT_AUTOHELP POPT_TABLEEND};
-    int code = EXIT_SUCCESS;
-
-    poptContext context = poptGetContext("ropewalk-coordinator", argc, argv, table, 0);
-    const int rc = poptGetNextOpt(context);
-    if (rc < -1) {
-        (void)fprintf(stderr, "ropewalk-coordinator: %s: %s (see --help)\n",
-                      poptBadOption(context, POPT_BADOPTION_NOALIAS), poptStrerror(rc));
-        code = EXIT_USAGE;
-    } else if (poptPeekArg(context) != NULL) {
-        (void)fprintf(stderr, "ropewalk-coordinator: unexpected argument '%s' (see --help)\n",
-                      poptPeekArg(context));
-        code = EXIT_USAGE;
-    }
-    (void)poptFreeContext(context);
-    return code;
-}
-
-static bool read_number(const char *option, const char *text, int32_t low, int32_t high,
-                        int32_t *value_out)
-{
-    char *rest = NULL;
-
-    errno = 0;
-    const long value = strtol(text, &rest, 10);
-    if (errno != 0 || rest == text || *rest != '\0' || value < low || value > high) {
-        (void)fprintf(stderr, "ropewalk-coordinator: %s %s, allowed %d..%d\n", option, text,
-                      (int)low, (int)high);
-        return false;
-    }
-    *value_out = (int32_t)value;
-    return true;
-}
-
-static int check(const command_line *line, settings *out)
-{
-    int32_t wait_ms = 0;
-
-    if (!read_number("--max-waiting", line->max_waiting, 1, COORD_MAX_WAITING,
-                     &out->options.max_waiting) ||
-        !read_number("--grace-ms", line->grace_ms, 0, MAX_WAIT_MS, &out->grace_ms) ||
-        !read_number("--wait-for-group-ms", line->wait_for_group_ms, 0, MAX_WAIT_MS, &wait_ms)) {
-        return EXIT_USAGE;
-    }
-    if (base_log_level_parse(line->log_level, &out->log_level) != BASE_OK) {
-        (void)fprintf(stderr,
-                      "ropewalk-coordinator: --log-level '%s', allowed error, warn, info, debug\n",
-                      line->log_level);
-        return EXIT_USAGE;
-    }
-    out->options.listen = line->listen;
-    out->options.attach = line->attach;
-    out->options.wait_for_group_ms = wait_ms;
-    out->port_file = line->port_file;
-    return EXIT_SUCCESS;
-}
+static const base_option table[] = {
+    {"listen", 0, "HOST:PORT", "where clients call", BASE_OPTION_TEXT(settings, listen)},
+    {"attach", 0, "HOST:PORT", "where groups dial in; no authentication, so keep it private",
+     BASE_OPTION_TEXT(settings, attach)},
+    {"max-waiting", 0, "N", "requests that may wait for a group",
+     BASE_OPTION_I32(settings, max_waiting, 1, COORD_MAX_WAITING)},
+    {"grace-ms", 0, "MS", "how long running requests may go on after SIGTERM or SIGINT",
+     BASE_OPTION_I64(settings, grace_ms, 0, MAX_WAIT_MS)},
+    {"wait-for-group-ms", 0, "MS", "how long accepted requests wait for a lost group",
+     BASE_OPTION_I64(settings, wait_for_group_ms, 0, MAX_WAIT_MS)},
+    {"log-level", 0, "LEVEL", "error, warn, info or debug",
+     BASE_OPTION_CHOICE(settings, log_level, "error, warn, info, debug")},
+    {"port-file", 0, "PATH", "write \"LISTEN_PORT ATTACH_PORT\" there once both listen",
+     BASE_OPTION_TEXT(settings, port_file)},
+};
+static const base_command command = {"ropewalk-coordinator", "[options]", BASE_OPTIONS(table)};
 
 /* Appears whole or not at all: who waits for the file may read it at once. */
 static int write_ports(const char *path, const coordinator *c)
@@ -127,9 +61,9 @@ static int write_ports(const char *path, const coordinator *c)
 }
 
 /* Returns when everything accepted has ended, grace has passed, or a second signal came. */
-static void drain(coordinator *c, const sigset_t *signals, int32_t grace_ms)
+static void drain(coordinator *c, const sigset_t *signals, int64_t grace_ms)
 {
-    const int64_t until_us = base_now_us() + (int64_t)grace_ms * 1000;
+    const int64_t until_us = base_now_us() + grace_ms * 1000;
     const struct timespec pause = {.tv_nsec = POLL_US * 1000L};
 
     coordinator_drain(c);
@@ -155,7 +89,11 @@ static int serve(const settings *set)
     (void)sigaddset(&signals, SIGINT);
     (void)pthread_sigmask(SIG_BLOCK, &signals, NULL);
     rpc_init();
-    const base_status st = coordinator_create(&set->options, &base_heap, &c);
+    const coord_options options = {.listen = set->listen,
+                                   .attach = set->attach,
+                                   .max_waiting = set->max_waiting,
+                                   .wait_for_group_ms = set->wait_for_group_ms};
+    const base_status st = coordinator_create(&options, &base_heap, &c);
     if (st != BASE_OK) {
         BASE_ERROR("%s", base_last_error());
         code = st == BASE_BAD_INPUT ? EXIT_USAGE : EXIT_FAILURE;
@@ -167,11 +105,10 @@ static int serve(const settings *set)
             goto out;
         }
     }
-    BASE_INFO("clients at %s (port %d), groups at %s (port %d)", set->options.listen,
-              (int)coordinator_listen_port(c), set->options.attach,
-              (int)coordinator_attach_port(c));
+    BASE_INFO("clients at %s (port %d), groups at %s (port %d)", set->listen,
+              (int)coordinator_listen_port(c), set->attach, (int)coordinator_attach_port(c));
     (void)sigwait(&signals, &number);
-    BASE_INFO("%s: drains for at most %d ms", strsignal(number), (int)set->grace_ms);
+    BASE_INFO("%s: drains for at most %lld ms", strsignal(number), (long long)set->grace_ms);
     drain(c, &signals, set->grace_ms);
 
 out:
@@ -182,27 +119,29 @@ out:
 
 int main(int argc, const char **argv)
 {
-    static char listen[] = "127.0.0.1:50051";
-    static char attach[] = "127.0.0.1:50052";
-    static char max_waiting[] = "256";
-    static char grace_ms[] = "5000";
-    static char wait_for_group_ms[] = "30000";
-    static char log_level[] = "info";
-    static command_line line = {.listen = listen,
-                                .attach = attach,
-                                .max_waiting = max_waiting,
-                                .grace_ms = grace_ms,
-                                .wait_for_group_ms = wait_for_group_ms,
-                                .log_level = log_level};
-    settings set = {.port_file = NULL};
+    settings set = {.listen = "127.0.0.1:50051",
+                    .attach = "127.0.0.1:50052",
+                    .max_waiting = 256,
+                    .grace_ms = 5000,
+                    .wait_for_group_ms = 30000,
+                    .log_level = "info"};
+    base_log_level level = BASE_LOG_INFO;
+    base_options line;
+    int code = EXIT_SUCCESS;
 
-    int code = parse(argc, argv, &line);
-    if (code == EXIT_SUCCESS) {
-        code = check(&line, &set);
+    base_status st = base_options_read(&command, argc, argv, &base_heap, &set, &line);
+    if (st == BASE_OK) {
+        st = base_log_level_parse(set.log_level, &level);
     }
-    if (code != EXIT_SUCCESS) {
-        return code;
+    if (st != BASE_OK) {
+        (void)fprintf(stderr, "ropewalk-coordinator: %s (see --help)\n", base_last_error());
+        code = EXIT_USAGE;
+    } else if (line.help) {
+        base_options_help(&command, &set, stdout);
+    } else {
+        base_log_init("coordinator", level);
+        code = serve(&set);
     }
-    base_log_init("coordinator", set.log_level);
-    return serve(&set);
+    base_options_reset(&line);
+    return code;
 }

@@ -4,9 +4,7 @@
 #include "launch/commands.h"
 #include "launch/options.h"
 
-#include <errno.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 #define MAX_CONTEXT (1 << 23)
@@ -18,13 +16,14 @@ static const struct {
     int32_t n_heads, n_kv_heads, head_dim;
 } shapes[] = {{"llama-8b", 32, 8, 128}, {"qwen-3b", 16, 2, 128}, {"demo", 4, 2, 128}};
 
-#define N_SHAPES (sizeof shapes / sizeof shapes[0])
+#define SHAPES "llama-8b, qwen-3b, demo"
 
 typedef struct settings { /* as given */
-    const char *shape, *kv, *threads, *device, *model;
-    int heads, kv_heads, head_dim, batch, prefill_chunk, json;
-    long long context;
+    const char *what, *shape, *kv, *threads, *device, *model;
+    int32_t heads, kv_heads, head_dim, batch, prefill_chunk;
+    int64_t context; /* 0: the usual one */
     double seconds;
+    bool json;
     char policies[BENCH_MAX_POLICIES][128];
 } settings;
 
@@ -49,26 +48,26 @@ static base_status take_policy(void *ctx, const char *part)
 static base_status take_threads(void *ctx, const char *part)
 {
     bench_options *o = ((lists *)ctx)->o;
-    char *end = NULL;
-    const long n = strtol(part, &end, 10);
-    if (*end != '\0' || n < 1 || n > KERN_MAX_THREADS || o->n_threads == BENCH_MAX_COUNTS) {
-        return BASE_FAIL(BASE_BAD_INPUT, "--threads '%s', allowed 1..%d, at most %d of them", part,
-                         KERN_MAX_THREADS, BENCH_MAX_COUNTS);
+    int64_t n = 0;
+    if (o->n_threads == BENCH_MAX_COUNTS) {
+        return BASE_FAIL(BASE_BAD_INPUT, "--threads names more than %d numbers", BENCH_MAX_COUNTS);
     }
-    o->threads[o->n_threads++] = (int32_t)n;
-    return BASE_OK;
+    const base_status st = base_option_number("--threads", part, 1, KERN_MAX_THREADS, &n);
+    if (st == BASE_OK) {
+        o->threads[o->n_threads++] = (int32_t)n;
+    }
+    return st;
 }
 
 static base_status take_shape(const settings *s, bench_options *o)
 {
-    const char *name = s->shape != NULL ? s->shape : "llama-8b";
     if (s->heads != 0 || s->kv_heads != 0 || s->head_dim != 0) {
         *o = (bench_options){.shape_name = "custom",
                              .n_heads = s->heads,
                              .n_kv_heads = s->kv_heads,
                              .head_dim = s->head_dim};
-        if (s->shape != NULL || s->heads < 1 || s->heads > 1024 || s->kv_heads < 1 ||
-            s->kv_heads > 256 || (s->head_dim != 64 && s->head_dim != 128)) {
+        if (s->shape != NULL || s->heads == 0 || s->kv_heads == 0 ||
+            (s->head_dim != 64 && s->head_dim != 128)) {
             return BASE_FAIL(BASE_BAD_INPUT,
                              "--heads %d, --kv-heads %d, --head-dim %d: give all three (head dim "
                              "64 or 128) and no --shape",
@@ -76,47 +75,28 @@ static base_status take_shape(const settings *s, bench_options *o)
         }
         return BASE_OK;
     }
-    for (size_t i = 0; i < N_SHAPES; i++) {
-        if (strcmp(shapes[i].name, name) == 0) {
-            *o = (bench_options){.shape_name = shapes[i].name,
-                                 .n_heads = shapes[i].n_heads,
-                                 .n_kv_heads = shapes[i].n_kv_heads,
-                                 .head_dim = shapes[i].head_dim};
-            return BASE_OK;
-        }
+    size_t i = 0;
+    while (s->shape != NULL && strcmp(shapes[i].name, s->shape) != 0) {
+        i++; /* one of SHAPES it is */
     }
-    return BASE_FAIL(BASE_BAD_INPUT, "--shape is '%s', allowed llama-8b, qwen-3b, demo", name);
+    *o = (bench_options){.shape_name = shapes[i].name,
+                         .n_heads = shapes[i].n_heads,
+                         .n_kv_heads = shapes[i].n_kv_heads,
+                         .head_dim = shapes[i].head_dim};
+    return BASE_OK;
 }
 
-static base_status options_of(settings *s, const char *what, bench_options *o)
+static base_status options_of(settings *s, bool step, bench_options *o)
 {
     base_status st = BASE_OK;
-    const bool step = strcmp(what, "step") == 0;
     lists l = {s, o};
 
-    if (!step && strcmp(what, "attention") != 0) {
-        return BASE_FAIL(BASE_BAD_INPUT, "bench of '%s', allowed attention, step", what);
-    }
-    if (s->device != NULL && strcmp(s->device, "cpu") != 0) {
-        return BASE_FAIL(BASE_BAD_INPUT, "--device is '%s', allowed cpu", s->device);
-    }
-    if (s->context < KERN_BLOCK_TOKENS || s->context > MAX_CONTEXT || s->batch < 1 ||
-        s->batch > MAX_BATCH || !(s->seconds >= 0.0 && s->seconds <= 600.0)) {
-        return BASE_FAIL(BASE_BAD_INPUT,
-                         "--context %lld, allowed %d..%d; --batch %d, 1..%d; --seconds %g, 0..600",
-                         s->context, KERN_BLOCK_TOKENS, MAX_CONTEXT, s->batch, MAX_BATCH,
-                         s->seconds);
-    }
-    if (s->prefill_chunk < 1 || s->prefill_chunk > MAX_CHUNK) {
-        return BASE_FAIL(BASE_BAD_INPUT, "--prefill-chunk %d, allowed 1..%d", s->prefill_chunk,
-                         MAX_CHUNK);
-    }
     BASE_TRY(st, out, take_shape(s, o));
-    o->context = s->context;
+    o->context = s->context != 0 ? s->context : step ? 8192 : 131072;
     o->batch = s->batch;
     o->prefill_chunk = s->prefill_chunk;
     o->seconds = s->seconds;
-    o->model = s->model != NULL ? s->model : "models/demo";
+    o->model = s->model;
     const char *kv = step ? "tq:k=3,v=3" : "bf16;tq:k=4,v=4;tq:k=3,v=3;tq:k=2,v=2";
     BASE_TRY(st, out, bench_list(s->kv != NULL ? s->kv : kv, ';', &l, take_policy));
     const char *threads = s->threads != NULL ? s->threads : step ? "1" : "1,2";
@@ -177,43 +157,44 @@ static void print_step(const json_t *root)
     }
 }
 
+static const base_option table[] = {
+    {NULL, 0, "attention|step", "", BASE_OPTION_CHOICE(settings, what, "attention, step"),
+     .needed = true},
+    {"shape", 0, "NAME", SHAPES, BASE_OPTION_CHOICE(settings, shape, SHAPES)},
+    {"heads", 0, "H", "query heads, instead of --shape", BASE_OPTION_I32(settings, heads, 1, 1024)},
+    {"kv-heads", 0, "K", "KV heads", BASE_OPTION_I32(settings, kv_heads, 1, 256)},
+    {"head-dim", 0, "D", "64 or 128", BASE_OPTION_I32(settings, head_dim, 64, 128)},
+    {"context", 0, "N", "positions (attention 131072, step 8192)",
+     BASE_OPTION_I64(settings, context, KERN_BLOCK_TOKENS, MAX_CONTEXT)},
+    {"batch", 0, "B", "sequences of a call", BASE_OPTION_I32(settings, batch, 1, MAX_BATCH)},
+    {"kv", 0, "POLICY;..", "cache policies, side by side", BASE_OPTION_TEXT(settings, kv)},
+    {"threads", 0, "1,2", "numbers of threads", BASE_OPTION_TEXT(settings, threads)},
+    {"model", 0, "DIR", "step: model folder", BASE_OPTION_TEXT(settings, model)},
+    {"prefill-chunk", 0, "C", "step: tokens of a chunk",
+     BASE_OPTION_I32(settings, prefill_chunk, 1, MAX_CHUNK)},
+    {"seconds", 0, "S", "attention: how long to measure",
+     BASE_OPTION_REAL(settings, seconds, 0, 600)},
+    {"device", 0, "NAME", "what computes", BASE_OPTION_CHOICE(settings, device, "cpu")},
+    {"json", 0, NULL, "one JSON object", BASE_OPTION_FLAG(settings, json)},
+};
+static const base_command command = {"ropewalk bench", "attention|step [options]",
+                                     BASE_OPTIONS(table)};
+
 int command_bench(int argc, const char **argv)
 {
-    static settings s; /* popt keeps pointers to it */
-    static bench_options o;
+    settings s = {
+        .batch = 1, .prefill_chunk = 512, .seconds = 10.0, .model = "models/demo", .device = "cpu"};
+    bench_options o;
     json_t *root = NULL;
-    poptContext context = NULL;
-    s = (settings){.context = 131072, .batch = 1, .prefill_chunk = 512, .seconds = 10.0};
-    long long context_given = 0;
-    const struct poptOption table[] = {
-        {"shape", '\0', POPT_ARG_STRING, &s.shape, 0, "llama-8b, qwen-3b or demo", "NAME"},
-        {"heads", '\0', POPT_ARG_INT, &s.heads, 0, "query heads, instead of --shape", "H"},
-        {"kv-heads", '\0', POPT_ARG_INT, &s.kv_heads, 0, "KV heads", "K"},
-        {"head-dim", '\0', POPT_ARG_INT, &s.head_dim, 0, "64 or 128", "D"},
-        {"context", '\0', POPT_ARG_LONGLONG, &context_given, 0,
-         "positions (attention 131072, step 8192)", "N"},
-        {"batch", '\0', POPT_ARG_INT, &s.batch, 0, "sequences of a call", "B"},
-        {"kv", '\0', POPT_ARG_STRING, &s.kv, 0, "cache policies, side by side", "POLICY;.."},
-        {"threads", '\0', POPT_ARG_STRING, &s.threads, 0, "numbers of threads", "1,2"},
-        {"model", '\0', POPT_ARG_STRING, &s.model, 0, "step: model folder", "DIR"},
-        {"prefill-chunk", '\0', POPT_ARG_INT, &s.prefill_chunk, 0, "step: tokens of a chunk", "C"},
-        {"seconds", '\0', POPT_ARG_DOUBLE, &s.seconds, 0, "attention: how long to measure", "S"},
-        {"device", '\0', POPT_ARG_STRING, &s.device, 0, "cpu", "NAME"},
-        {"json", '\0', POPT_ARG_NONE, &s.json, 0, "one JSON object", NULL},
-        POPT_AUTOHELP POPT_TABLEEND};
+    base_status st = BASE_OK;
+    int exit_status = 0;
+    base_options line;
 
-    base_status st = options_parse(argc, argv, table, "bench attention|step [options]", &context);
-    if (st != BASE_OK) {
-        return options_report("bench", st);
-    }
-    const char *what = poptGetArg(context);
-    if (what == NULL || poptPeekArg(context) != NULL) {
-        st = BASE_FAIL(BASE_BAD_INPUT, "one of attention, step is needed");
+    if (!options_open(&command, argc, argv, &s, &line, &exit_status)) {
         goto out;
     }
-    const bool step = strcmp(what, "step") == 0;
-    s.context = context_given != 0 ? context_given : step ? 8192 : 131072;
-    BASE_TRY(st, out, options_of(&s, what, &o));
+    const bool step = strcmp(s.what, "step") == 0;
+    BASE_TRY(st, out, options_of(&s, step, &o));
     BASE_TRY(st, out, (step ? bench_step : bench_attention)(&o, &base_heap, &root));
     if (s.json) {
         (void)json_dumpf(root, stdout, JSON_REAL_PRECISION(9));
@@ -225,6 +206,9 @@ int command_bench(int argc, const char **argv)
     }
 out:
     json_decref(root);
-    options_end(context, table);
-    return st == BASE_OK ? 0 : options_report("bench", st);
+    if (st != BASE_OK) {
+        exit_status = options_report(&command, st);
+    }
+    base_options_reset(&line);
+    return exit_status;
 }

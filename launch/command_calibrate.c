@@ -1,6 +1,7 @@
 #include "base/bytes.h"
 #include "base/file.h"
 #include "coordinator/text/tokenizer.h"
+#include "kernels/kern.h"
 #include "kvshard/calibration.h"
 #include "launch/commands.h"
 #include "launch/options.h"
@@ -16,31 +17,12 @@
 #define BYTES_OF_TOKEN 64 /* as much of a text is read for each token that is asked for */
 
 typedef struct calibrate_options {
-    char *model;
-    char *text;
-    char *out;
-    int max_tokens;
-    int n_threads;
+    const char *model;
+    const char *text;
+    const char *out;
+    int32_t max_tokens;
+    int32_t n_threads; /* 0: all cores */
 } calibrate_options;
-
-static base_status check(calibrate_options *o)
-{
-    if (o->model == NULL || o->text == NULL || o->out == NULL) {
-        return BASE_FAIL(BASE_BAD_INPUT, "%s is missing",
-                         o->model == NULL  ? "--model"
-                         : o->text == NULL ? "--text (any prose in the model's language)"
-                                           : "-o");
-    }
-    if (o->max_tokens < 1 || o->max_tokens > ENERGY_MAX_TOKENS) {
-        return BASE_FAIL(BASE_BAD_INPUT, "--max-tokens is %d, allowed 1..%d", o->max_tokens,
-                         ENERGY_MAX_TOKENS);
-    }
-    if (o->n_threads == 0) {
-        const long n_cores = sysconf(_SC_NPROCESSORS_ONLN);
-        o->n_threads = n_cores < 1 ? 1 : (int)n_cores;
-    }
-    return BASE_OK;
-}
 
 static void show_progress(void *ctx, int32_t n_done, int32_t n_tokens)
 {
@@ -123,31 +105,40 @@ out:
     return st;
 }
 
+static const base_option table[] = {
+    {"model", 0, "DIR", "model folder", BASE_OPTION_TEXT(calibrate_options, model), .needed = true},
+    {"text", 0, "FILE", "any prose in the model's language, to run the model over",
+     BASE_OPTION_TEXT(calibrate_options, text), .needed = true},
+    {"max-tokens", 0, "N", "read so many of it",
+     BASE_OPTION_I32(calibrate_options, max_tokens, 1, ENERGY_MAX_TOKENS)},
+    {"threads", 0, "N", "(all cores)",
+     BASE_OPTION_I32(calibrate_options, n_threads, 1, KERN_MAX_THREADS)},
+    {"output", 'o', "FILE",
+     "where the calibration goes; DIR/ropewalk/block-gtq.cal is found by itself",
+     BASE_OPTION_TEXT(calibrate_options, out), .needed = true},
+};
+static const base_command command = {"ropewalk calibrate", "--model DIR --text FILE -o FILE",
+                                     BASE_OPTIONS(table)};
+
 int command_calibrate(int argc, const char **argv)
 {
     calibrate_options o = {.max_tokens = USUAL_TOKENS};
-    poptContext context = NULL;
-    const struct poptOption table[] = {
-        {"model", '\0', POPT_ARG_STRING, &o.model, 0, "model folder", "DIR"},
-        {"text", '\0', POPT_ARG_STRING, &o.text, 0, "prose to run the model over", "FILE"},
-        {"max-tokens", '\0', POPT_ARG_INT, &o.max_tokens, 0, "read so many of it (2048)", "N"},
-        {"threads", '\0', POPT_ARG_INT, &o.n_threads, 0, "(all cores)", "N"},
-        {"output", 'o', POPT_ARG_STRING, &o.out, 0,
-         "where the calibration goes; DIR/ropewalk/block-gtq.cal is found by itself", "FILE"},
-        POPT_AUTOHELP POPT_TABLEEND};
+    base_status st = BASE_OK;
+    int exit_status = 0;
+    base_options line;
 
-    base_status st =
-        options_parse(argc, argv, table, "calibrate --model DIR --text FILE -o FILE", &context);
-    if (st != BASE_OK) {
-        return options_report("calibrate", st);
-    }
-    if (poptPeekArg(context) != NULL) {
-        st = BASE_FAIL(BASE_BAD_INPUT, "'%s' is no option", poptPeekArg(context));
+    if (!options_open(&command, argc, argv, &o, &line, &exit_status)) {
         goto out;
     }
-    BASE_TRY(st, out, check(&o));
+    if (o.n_threads == 0) {
+        const long n_cores = sysconf(_SC_NPROCESSORS_ONLN);
+        o.n_threads = n_cores < 1 ? 1 : (int32_t)n_cores;
+    }
     st = calibrate(&o);
+    if (st != BASE_OK) {
+        exit_status = options_report(&command, st);
+    }
 out:
-    options_end(context, table);
-    return st == BASE_OK ? 0 : options_report("calibrate", st);
+    base_options_reset(&line);
+    return exit_status;
 }

@@ -149,18 +149,24 @@ static int print(const finding *all, size_t n, bool json)
     return n_faults == 0 ? 0 : EXIT_FAILED;
 }
 
+typedef struct doctor_settings {
+    bool json;
+} doctor_settings;
+
+static const base_option table[] = {
+    {"json", 0, NULL, "one JSON object", BASE_OPTION_FLAG(doctor_settings, json)},
+};
+static const base_command command = {"ropewalk doctor", "[--json]", BASE_OPTIONS(table)};
+
 int command_doctor(int argc, const char **argv)
 {
-    int json = 0;
-    poptContext context = NULL;
+    doctor_settings s = {.json = false};
+    base_options line;
+    int exit_status = 0;
     finding all[7];
-    const struct poptOption table[] = {
-        {"json", '\0', POPT_ARG_NONE, &json, 0, "one JSON object", NULL},
-        POPT_AUTOHELP POPT_TABLEEND};
 
-    const base_status st = options_parse(argc, argv, table, "doctor [--json]", &context);
-    if (st != BASE_OK) {
-        return options_report("doctor", st);
+    if (!options_open(&command, argc, argv, &s, &line, &exit_status)) {
+        goto out;
     }
     check_programs(&all[0]);
     check_mpirun(&all[1]);
@@ -169,6 +175,8 @@ int command_doctor(int argc, const char **argv)
     check_memory(&all[4]);
     check_shared_memory(&all[5]);
     check_gpus(&all[6]);
-    options_end(context, table);
-    return print(all, sizeof all / sizeof all[0], json != 0);
+    exit_status = print(all, sizeof all / sizeof all[0], s.json);
+out:
+    base_options_reset(&line);
+    return exit_status;
 }

@@ -12,20 +12,13 @@
 #define MAX_POLICY_LIST 4096
 #define MAX_WINDOW      (1 << 20)
 
-typedef struct arguments { /* as popt fills them */
-    char *model, *text, *haystack, *task, *needle;
-    char **policies; /* one of each --kv */
-    int window, depths, trials, keys, threads, logits, json;
-    long long max_tokens, seed;
+typedef struct arguments { /* as given */
+    const char *model, *text, *haystack, *task, *needle;
+    const char **policies; /* one of each --kv */
+    int32_t window, depths, trials, keys, threads;
+    int64_t max_tokens, seed;
+    bool logits, json;
 } arguments;
-
-static base_status check(const char *name, long long value, long long low, long long high)
-{
-    return value >= low && value <= high
-               ? BASE_OK
-               : BASE_FAIL(BASE_BAD_INPUT, "%s is %lld, allowed %lld..%lld", name, value, low,
-                           high);
-}
 
 /* "POLICY;POLICY": a policy has commas of its own. */
 static base_status add_policies(const char *list, eval_options *o)
@@ -92,9 +85,6 @@ static int default_threads(void)
 static base_status options_make(const arguments *a, eval_options *o)
 {
     base_status st = BASE_OK;
-    if (a->model == NULL || a->policies == NULL) {
-        return BASE_FAIL(BASE_BAD_INPUT, "%s is missing", a->model == NULL ? "--model" : "--kv");
-    }
     if (a->text == NULL && a->needle == NULL && a->task == NULL) {
         return BASE_FAIL(BASE_BAD_INPUT, "nothing to measure: give --text, --needle or --task");
     }
@@ -109,16 +99,9 @@ static base_status options_make(const arguments *a, eval_options *o)
     if (a->needle != NULL) {
         BASE_TRY(st, out, add_lengths(a->needle, o));
     }
-    BASE_TRY(st, out, check("--max-tokens", a->max_tokens, 0, INT64_MAX));
-    BASE_TRY(st, out, check("--window", a->window, 2, MAX_WINDOW));
-    BASE_TRY(st, out, check("--depths", a->depths, 1, EVAL_MAX_DEPTHS));
-    BASE_TRY(st, out, check("--trials", a->trials, 1, 1000));
-    BASE_TRY(st, out, check("--keys", a->keys, 1, 64));
-    BASE_TRY(st, out, check("--seed", a->seed, 0, INT64_MAX));
-    BASE_TRY(st, out, check("--threads", a->threads, 1, KERN_MAX_THREADS));
     o->max_tokens = a->max_tokens;
     o->window = a->window;
-    o->logits = a->logits != 0;
+    o->logits = a->logits;
     o->n_depths = a->depths;
     o->n_trials = a->trials;
     o->n_keys = a->keys;
@@ -152,6 +135,41 @@ out:
     return st;
 }
 
+static const base_option table[] = {
+    {"model", 0, "DIR", "model folder", BASE_OPTION_TEXT(arguments, model), .needed = true},
+    {"kv", 0, "POLICY[;POLICY...]", "policies to compare, ';' between them; may be repeated",
+     BASE_OPTION_LIST(arguments, policies), .needed = true},
+    {"text", 0, "FILE", "perplexity on a text", BASE_OPTION_TEXT(arguments, text)},
+    {"max-tokens", 0, "N", "of the text, from its start; 0: all",
+     BASE_OPTION_I64(arguments, max_tokens, 0, INT64_MAX)},
+    {"window", 0, "N", "tokens of the text that are read in one context",
+     BASE_OPTION_I32(arguments, window, 2, MAX_WINDOW)},
+    {"logits", 0, NULL, "on the same text: logits against bf16, and attention logits by layer",
+     BASE_OPTION_FLAG(arguments, logits)},
+    {"needle", 0, "LENGTH[,LENGTH...]", "numbers to find in contexts of these lengths (tokens)",
+     BASE_OPTION_TEXT(arguments, needle)},
+    {"depths", 0, "N", "evenly from the start to the end; 1: the middle",
+     BASE_OPTION_I32(arguments, depths, 1, EVAL_MAX_DEPTHS)},
+    {"trials", 0, "N", "prompts of each length and depth",
+     BASE_OPTION_I32(arguments, trials, 1, 1000)},
+    {"keys", 0, "N", "numbers hidden in a prompt; one is asked for",
+     BASE_OPTION_I32(arguments, keys, 1, 64)},
+    {"seed", 0, "N", "of the prompts", BASE_OPTION_I64(arguments, seed, 0, INT64_MAX)},
+    {"haystack", 0, "FILE", "text of the prompts (--text, else DIR/haystack.txt)",
+     BASE_OPTION_TEXT(arguments, haystack)},
+    {"task", 0, "FILE.jsonl",
+     "own questions, a line each: {\"prompt\", \"answers\": [], \"scorer\": exact, contains or f1, "
+     "\"max_new_tokens\"}",
+     BASE_OPTION_TEXT(arguments, task)},
+    {"threads", 0, "N", "of the CPU", BASE_OPTION_I32(arguments, threads, 1, KERN_MAX_THREADS)},
+    {"json", 0, NULL, "one JSON object", BASE_OPTION_FLAG(arguments, json)},
+};
+static const base_command command = {
+    "ropewalk eval",
+    "--model DIR --kv POLICY[;POLICY...] [--text FILE "
+    "[--logits]] [--needle LENGTH[,LENGTH...]] [--task FILE.jsonl]",
+    BASE_OPTIONS(table)};
+
 int command_eval(int argc, const char **argv)
 {
     arguments a = {.window = 2048,
@@ -161,55 +179,19 @@ int command_eval(int argc, const char **argv)
                    .seed = 1,
                    .threads = default_threads()};
     eval_options options = {.n_policies = 0};
-    poptContext context = NULL;
-    const struct poptOption table[] = {
-        {"model", '\0', POPT_ARG_STRING, &a.model, 0, "model folder", "DIR"},
-        {"kv", '\0', POPT_ARG_ARGV, &a.policies, 0,
-         "policies to compare, ';' between them; may be repeated", "POLICY[;POLICY...]"},
-        {"text", '\0', POPT_ARG_STRING, &a.text, 0, "perplexity on a text", "FILE"},
-        {"max-tokens", '\0', POPT_ARG_LONGLONG, &a.max_tokens, 0,
-         "of the text, from its start; 0: all", "N"},
-        {"window", '\0', POPT_ARG_INT | POPT_ARGFLAG_SHOW_DEFAULT, &a.window, 0,
-         "tokens of the text that are read in one context", "N"},
-        {"logits", '\0', POPT_ARG_NONE, &a.logits, 0,
-         "on the same text: logits against bf16, and attention logits by layer", NULL},
-        {"needle", '\0', POPT_ARG_STRING, &a.needle, 0,
-         "numbers to find in contexts of these lengths (tokens)", "LENGTH[,LENGTH...]"},
-        {"depths", '\0', POPT_ARG_INT | POPT_ARGFLAG_SHOW_DEFAULT, &a.depths, 0,
-         "evenly from the start to the end; 1: the middle", "N"},
-        {"trials", '\0', POPT_ARG_INT | POPT_ARGFLAG_SHOW_DEFAULT, &a.trials, 0,
-         "prompts of each length and depth", "N"},
-        {"keys", '\0', POPT_ARG_INT | POPT_ARGFLAG_SHOW_DEFAULT, &a.keys, 0,
-         "numbers hidden in a prompt; one is asked for", "N"},
-        {"seed", '\0', POPT_ARG_LONGLONG | POPT_ARGFLAG_SHOW_DEFAULT, &a.seed, 0, "of the prompts",
-         "N"},
-        {"haystack", '\0', POPT_ARG_STRING, &a.haystack, 0,
-         "text of the prompts (default: --text, else DIR/haystack.txt)", "FILE"},
-        {"task", '\0', POPT_ARG_STRING, &a.task, 0,
-         "own questions, a line each: {\"prompt\", \"answers\": [], \"scorer\": exact, contains or "
-         "f1, \"max_new_tokens\"}",
-         "FILE.jsonl"},
-        {"threads", '\0', POPT_ARG_INT | POPT_ARGFLAG_SHOW_DEFAULT, &a.threads, 0, "of the CPU",
-         "N"},
-        {"json", '\0', POPT_ARG_NONE, &a.json, 0, "one JSON object", NULL},
-        POPT_AUTOHELP POPT_TABLEEND};
+    base_status st = BASE_OK;
+    int exit_status = 0;
+    base_options line;
 
-    base_status st = options_parse(argc, argv, table,
-                                   "eval --model DIR --kv POLICY[;POLICY...] [--text FILE "
-                                   "[--logits]] [--needle LENGTH[,LENGTH...]] [--task FILE.jsonl]",
-                                   &context);
-    if (st != BASE_OK) {
-        goto out;
-    }
-    if (poptPeekArg(context) != NULL) {
-        st = BASE_FAIL(BASE_BAD_INPUT, "%s: options start with --", poptPeekArg(context));
+    if (!options_open(&command, argc, argv, &a, &line, &exit_status)) {
         goto out;
     }
     BASE_TRY(st, out, options_make(&a, &options));
-    st = measure(&options, a.json != 0);
+    st = measure(&options, a.json);
 out:
-    if (context != NULL) {
-        options_end(context, table);
+    if (st != BASE_OK) {
+        exit_status = options_report(&command, st);
     }
-    return st == BASE_OK ? 0 : options_report("eval", st);
+    base_options_reset(&line);
+    return exit_status;
 }

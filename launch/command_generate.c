@@ -5,11 +5,8 @@
 #include "launch/prompt.h"
 #include "launch/report.h"
 
-#include <inttypes.h>
-#include <math.h>
 #include <signal.h>
 #include <stdio.h>
-#include <string.h>
 #include <unistd.h>
 
 #define READY_TIMEOUT_MS 600000
@@ -23,19 +20,20 @@ static void on_signal(int signal_number)
 }
 
 typedef struct generate_options {
-    char *connect, *model, *device, *kv, *rope_scaling;
-    char *prompt, *prompt_file, *prompt_ids;
-    char *log;
-    int ranks, prefill_chunk, max_new_tokens, top_k;
-    long long max_context, seed, timeout_s;
+    const char *connect, *model, *device, *kv, *rope_scaling;
+    const char *prompt, *prompt_file, *prompt_ids;
+    const char *log;
+    int32_t ranks, prefill_chunk, max_new_tokens, top_k;
+    int64_t max_context, seed, timeout_s;
     double temperature, top_p, min_p, repetition_penalty;
-    char **stops;
-    int ignore_eos, json, stats, progress;
+    const char **stops;
+    bool ignore_eos, json, stats, progress;
 } generate_options;
 
-#define NOT_GIVEN (-1)
+#define NOT_GIVEN     (-1) /* outside the limits of every number below */
+#define MAX_TIMEOUT_S (365 * 24 * 3600)
 
-/* Options that were given; the server checks the values. */
+/* Options that were given. */
 static void fill_request(const generate_options *o, const prompt *p, base_view *stops,
                          inference_generate_request *r)
 {
@@ -43,20 +41,20 @@ static void fill_request(const generate_options *o, const prompt *p, base_view *
                                       .text = p->text,
                                       .prompt_ids = p->ids,
                                       .n_prompt_ids = p->n_ids,
-                                      .ignore_eos = o->ignore_eos != 0};
-    if (!isnan(o->temperature)) {
+                                      .ignore_eos = o->ignore_eos};
+    if (o->temperature != NOT_GIVEN) {
         r->given |= INFERENCE_GIVEN_TEMPERATURE;
         r->sampling.temperature = (float)o->temperature;
     }
-    if (!isnan(o->top_p)) {
+    if (o->top_p != NOT_GIVEN) {
         r->given |= INFERENCE_GIVEN_TOP_P;
         r->sampling.top_p = (float)o->top_p;
     }
-    if (!isnan(o->min_p)) {
+    if (o->min_p != NOT_GIVEN) {
         r->given |= INFERENCE_GIVEN_MIN_P;
         r->sampling.min_p = (float)o->min_p;
     }
-    if (!isnan(o->repetition_penalty)) {
+    if (o->repetition_penalty != NOT_GIVEN) {
         r->given |= INFERENCE_GIVEN_REPETITION_PENALTY;
         r->sampling.repetition_penalty = (float)o->repetition_penalty;
     }
@@ -84,15 +82,6 @@ static base_status check(const generate_options *o)
         return BASE_FAIL(BASE_BAD_INPUT, "%s --connect and --model given, exactly one is needed",
                          o->connect != NULL ? "both" : "neither");
     }
-    if (o->device != NULL && strcmp(o->device, "cpu") != 0) {
-        return BASE_FAIL(BASE_BAD_INPUT, "--device is '%s', allowed cpu", o->device);
-    }
-    if (o->timeout_s < 1) {
-        return BASE_FAIL(BASE_BAD_INPUT, "--timeout is %lld, allowed 1 and more", o->timeout_s);
-    }
-    if (o->seed < NOT_GIVEN) {
-        return BASE_FAIL(BASE_BAD_INPUT, "--seed is %lld, allowed 0 and more", o->seed);
-    }
     size_t n_stops = 0;
     while (o->stops != NULL && o->stops[n_stops] != NULL) {
         n_stops++;
@@ -115,11 +104,11 @@ static base_status run(const generate_options *o, const prompt *p)
     const char *target = o->connect;
     const bool terminal = isatty(STDERR_FILENO) != 0;
 
-    report_init(&shown, o->json == 0, o->progress != 0 || terminal, terminal);
+    report_init(&shown, !o->json, o->progress || terminal, terminal);
     fill_request(o, p, stops, &request);
     if (o->model != NULL) {
         const local_group_options options = {.model = o->model,
-                                             .kv = o->kv != NULL ? o->kv : "bf16",
+                                             .kv = o->kv,
                                              .rope_scaling = o->rope_scaling,
                                              .listen = "127.0.0.1:0",
                                              .ranks = o->ranks,
@@ -161,59 +150,76 @@ out:
     return st;
 }
 
+static const base_option table[] = {
+    {"connect", 0, "HOST:PORT", "a running coordinator",
+     BASE_OPTION_TEXT(generate_options, connect)},
+    {"model", 0, "DIR", "or a model folder to serve for this call",
+     BASE_OPTION_TEXT(generate_options, model)},
+    {"ranks", 0, "N", "with --model: MPI ranks",
+     BASE_OPTION_I32(generate_options, ranks, 1, LOCAL_MAX_RANKS)},
+    {"device", 0, "DEVICE", "with --model: what computes",
+     BASE_OPTION_CHOICE(generate_options, device, "cpu")},
+    {"kv", 0, "POLICY", "with --model: how the cache is stored",
+     BASE_OPTION_TEXT(generate_options, kv)},
+    {"rope-scaling", 0, "JSON|none", "with --model: instead of config.json's rope_scaling",
+     BASE_OPTION_TEXT(generate_options, rope_scaling)},
+    {"max-context", 0, "N", "with --model: tokens (what fits)",
+     BASE_OPTION_I64(generate_options, max_context, 1, INT64_MAX)},
+    {"prefill-chunk", 0, "N", "with --model: tokens a step (512)",
+     BASE_OPTION_I32(generate_options, prefill_chunk, 1, INT32_MAX)},
+    {"log", 0, "FILE", "with --model: where its programs log",
+     BASE_OPTION_TEXT(generate_options, log)},
+    {"prompt", 0, "TEXT", "the prompt", BASE_OPTION_TEXT_OR_EMPTY(generate_options, prompt)},
+    {"prompt-file", 0, "FILE", "or a file that holds it",
+     BASE_OPTION_TEXT(generate_options, prompt_file)},
+    {"prompt-ids", 0, "IDS", "or token ids: a JSON array or @FILE",
+     BASE_OPTION_TEXT(generate_options, prompt_ids)},
+    {"max-new-tokens", 0, "N", "at most so many (the model's)",
+     BASE_OPTION_I32(generate_options, max_new_tokens, 1, INFERENCE_MAX_NEW_TOKENS)},
+    {"temperature", 0, "T", "0 is greedy (the model's)",
+     BASE_OPTION_REAL(generate_options, temperature, 0, 100)},
+    {"top-p", 0, "P", "(0, 1]", BASE_OPTION_REAL_ABOVE(generate_options, top_p, 0, 1)},
+    {"top-k", 0, "K", "0 is off", BASE_OPTION_I32(generate_options, top_k, 0, INT32_MAX)},
+    {"min-p", 0, "P", "[0, 1]", BASE_OPTION_REAL(generate_options, min_p, 0, 1)},
+    {"repetition-penalty", 0, "R", "1 is off",
+     BASE_OPTION_REAL_ABOVE(generate_options, repetition_penalty, 0, 100)},
+    {"seed", 0, "S", "of the sampler (drawn)",
+     BASE_OPTION_I64(generate_options, seed, 0, INT64_MAX)},
+    {"stop", 0, "TEXT", "stop string, may be repeated", BASE_OPTION_LIST(generate_options, stops)},
+    {"ignore-eos", 0, NULL, "go on after end-of-sequence",
+     BASE_OPTION_FLAG(generate_options, ignore_eos)},
+    {"timeout", 0, "S", "seconds for the whole call",
+     BASE_OPTION_I64(generate_options, timeout_s, 1, MAX_TIMEOUT_S)},
+    {"json", 0, NULL, "one JSON object instead of text", BASE_OPTION_FLAG(generate_options, json)},
+    {"stats", 0, NULL, "a table of cache and times on stderr",
+     BASE_OPTION_FLAG(generate_options, stats)},
+    {"progress", 0, NULL, "prefill progress also without a terminal",
+     BASE_OPTION_FLAG(generate_options, progress)},
+};
+static const base_command command = {"ropewalk generate",
+                                     "--connect HOST:PORT | --model DIR, --prompt TEXT [options]",
+                                     BASE_OPTIONS(table)};
+
 int command_generate(int argc, const char **argv)
 {
     generate_options o = {.ranks = 1,
+                          .device = "cpu",
+                          .kv = "bf16",
                           .max_new_tokens = NOT_GIVEN,
                           .top_k = NOT_GIVEN,
                           .seed = NOT_GIVEN,
                           .timeout_s = 3600,
-                          .temperature = NAN,
-                          .top_p = NAN,
-                          .min_p = NAN,
-                          .repetition_penalty = NAN};
-    const struct poptOption table[] = {
-        {"connect", '\0', POPT_ARG_STRING, &o.connect, 0, "a running coordinator", "HOST:PORT"},
-        {"model", '\0', POPT_ARG_STRING, &o.model, 0, "or a model folder to serve for this call",
-         "DIR"},
-        {"ranks", '\0', POPT_ARG_INT, &o.ranks, 0, "with --model: MPI ranks (1)", "N"},
-        {"device", '\0', POPT_ARG_STRING, &o.device, 0, "with --model: cpu (default)", "DEVICE"},
-        {"kv", '\0', POPT_ARG_STRING, &o.kv, 0, "with --model: KV cache policy (bf16)", "POLICY"},
-        {"rope-scaling", '\0', POPT_ARG_STRING, &o.rope_scaling, 0,
-         "with --model: instead of config.json's rope_scaling", "JSON|none"},
-        {"max-context", '\0', POPT_ARG_LONGLONG, &o.max_context, 0,
-         "with --model: tokens (what fits)", "N"},
-        {"prefill-chunk", '\0', POPT_ARG_INT, &o.prefill_chunk, 0,
-         "with --model: tokens a step (512)", "N"},
-        {"log", '\0', POPT_ARG_STRING, &o.log, 0, "with --model: where its programs log", "FILE"},
-        {"prompt", '\0', POPT_ARG_STRING, &o.prompt, 0, "the prompt", "TEXT"},
-        {"prompt-file", '\0', POPT_ARG_STRING, &o.prompt_file, 0, "or a file that holds it",
-         "FILE"},
-        {"prompt-ids", '\0', POPT_ARG_STRING, &o.prompt_ids, 0,
-         "or token ids: a JSON array or @FILE", "IDS"},
-        {"max-new-tokens", '\0', POPT_ARG_INT, &o.max_new_tokens, 0,
-         "at most so many (the model's)", "N"},
-        {"temperature", '\0', POPT_ARG_DOUBLE, &o.temperature, 0, "0 is greedy (the model's)", "T"},
-        {"top-p", '\0', POPT_ARG_DOUBLE, &o.top_p, 0, "(0, 1]", "P"},
-        {"top-k", '\0', POPT_ARG_INT, &o.top_k, 0, "0 is off", "K"},
-        {"min-p", '\0', POPT_ARG_DOUBLE, &o.min_p, 0, "[0, 1]", "P"},
-        {"repetition-penalty", '\0', POPT_ARG_DOUBLE, &o.repetition_penalty, 0, "1 is off", "R"},
-        {"seed", '\0', POPT_ARG_LONGLONG, &o.seed, 0, "of the sampler (drawn)", "S"},
-        {"stop", '\0', POPT_ARG_ARGV, &o.stops, 0, "stop string, may be repeated", "TEXT"},
-        {"ignore-eos", '\0', POPT_ARG_NONE, &o.ignore_eos, 0, "go on after end-of-sequence", NULL},
-        {"timeout", '\0', POPT_ARG_LONGLONG, &o.timeout_s, 0, "seconds for the whole call (3600)",
-         "S"},
-        {"json", '\0', POPT_ARG_NONE, &o.json, 0, "one JSON object instead of text", NULL},
-        {"stats", '\0', POPT_ARG_NONE, &o.stats, 0, "a table of cache and times on stderr", NULL},
-        {"progress", '\0', POPT_ARG_NONE, &o.progress, 0,
-         "prefill progress also without a terminal", NULL},
-        POPT_AUTOHELP POPT_TABLEEND};
-    poptContext context = NULL;
+                          .temperature = NOT_GIVEN,
+                          .top_p = NOT_GIVEN,
+                          .min_p = NOT_GIVEN,
+                          .repetition_penalty = NOT_GIVEN};
+    base_status st = BASE_OK;
+    int exit_status = 0;
+    base_options line;
     prompt p = {.has_text = false};
 
-    base_status st = options_parse(argc, argv, table, "generate [options]", &context);
-    if (st != BASE_OK) {
-        return options_report("generate", st);
+    if (!options_open(&command, argc, argv, &o, &line, &exit_status)) {
+        goto out;
     }
     const struct sigaction action = {.sa_handler = on_signal};
     (void)sigaction(SIGINT, &action, NULL);
@@ -223,11 +229,11 @@ int command_generate(int argc, const char **argv)
     BASE_TRY(st, out, prompt_read(o.prompt, o.prompt_file, o.prompt_ids, &base_heap, &p));
     st = run(&o, &p);
 out:
-    prompt_reset(&p);
-    options_end(context, table);
-    if (st == BASE_OK) {
-        return 0;
+    if (st != BASE_OK) {
+        exit_status = options_report(&command, st);
+        exit_status = stop ? EXIT_INTERRUPTED : exit_status;
     }
-    (void)options_report("generate", st);
-    return stop ? EXIT_INTERRUPTED : st == BASE_BAD_INPUT ? EXIT_USAGE : EXIT_FAILED;
+    prompt_reset(&p);
+    base_options_reset(&line);
+    return exit_status;
 }

@@ -95,31 +95,36 @@ static base_status print_json(const model *m, const char *hash, const cache_row 
     return rc == 0 ? BASE_OK : BASE_FAIL(BASE_IO, "cannot write to stdout");
 }
 
+typedef struct inspect_settings {
+    const char *path;
+    bool json;
+} inspect_settings;
+
+static const base_option table[] = {
+    {NULL, 0, "MODEL_FOLDER", "", BASE_OPTION_TEXT(inspect_settings, path), .needed = true},
+    {"json", 0, NULL, "one JSON object", BASE_OPTION_FLAG(inspect_settings, json)},
+};
+static const base_command command = {"ropewalk inspect", "MODEL_FOLDER [--json]",
+                                     BASE_OPTIONS(table)};
+
 int command_inspect(int argc, const char **argv)
 {
     enum { N_ROWS = sizeof shown_policies / sizeof shown_policies[0] };
-    int json = 0;
+    inspect_settings s = {.json = false};
+    base_status st = BASE_OK;
+    int exit_status = 0;
+    base_options line;
     model *m = NULL;
-    poptContext context = NULL;
     cache_row rows[N_ROWS];
     size_t n_rows = 0;
     char hash[BASE_HASH_TEXT_BYTES];
-    const struct poptOption table[] = {
-        {"json", '\0', POPT_ARG_NONE, &json, 0, "one JSON object", NULL},
-        POPT_AUTOHELP POPT_TABLEEND};
 
-    base_status st = options_parse(argc, argv, table, "inspect MODEL_FOLDER [--json]", &context);
-    if (st != BASE_OK) {
-        return options_report("inspect", st);
-    }
-    const char *path = poptGetArg(context);
-    if (path == NULL || poptPeekArg(context) != NULL) {
-        st = BASE_FAIL(BASE_BAD_INPUT, "one model folder is needed");
+    if (!options_open(&command, argc, argv, &s, &line, &exit_status)) {
         goto out;
     }
-    BASE_TRY(st, out, model_open(path, &base_heap, &m));
+    BASE_TRY(st, out, model_open(s.path, &base_heap, &m));
     for (size_t i = 0; i < N_ROWS; i++) {
-        st = cache_row_make(m, path, shown_policies[i], &rows[n_rows]);
+        st = cache_row_make(m, s.path, shown_policies[i], &rows[n_rows]);
         if (st != BASE_OK && st != BASE_NOT_FOUND) { /* without calibration the row is left out */
             goto out;
         }
@@ -127,13 +132,16 @@ int command_inspect(int argc, const char **argv)
     }
     st = BASE_OK;
     base_hash_text(m->hash, hash);
-    if (json) {
+    if (s.json) {
         st = print_json(m, hash, rows, n_rows);
     } else {
         print_table(m, hash, rows, n_rows);
     }
 out:
     model_close(m);
-    options_end(context, table);
-    return st == BASE_OK ? 0 : options_report("inspect", st);
+    if (st != BASE_OK) {
+        exit_status = options_report(&command, st);
+    }
+    base_options_reset(&line);
+    return exit_status;
 }

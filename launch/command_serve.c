@@ -6,7 +6,6 @@
 
 #include <signal.h>
 #include <stdio.h>
-#include <string.h>
 
 #define READY_TIMEOUT_MS 600000 /* reading the weights of a large model */
 #define WATCH_US         100000
@@ -30,59 +29,58 @@ static base_status watch(const local_group *group)
     return stop ? BASE_OK : st;
 }
 
+typedef struct serve_settings {
+    const char *model, *device, *kv, *rope_scaling, *listen, *log_level;
+    int32_t ranks, max_batch, prefill_chunk;
+    int64_t max_context;
+} serve_settings;
+
+static const base_option table[] = {
+    {"model", 0, "DIR", "model folder", BASE_OPTION_TEXT(serve_settings, model), .needed = true},
+    {"ranks", 0, "N", "MPI ranks", BASE_OPTION_I32(serve_settings, ranks, 1, LOCAL_MAX_RANKS)},
+    {"device", 0, "DEVICE", "what computes", BASE_OPTION_CHOICE(serve_settings, device, "cpu")},
+    {"kv", 0, "POLICY", "how the cache is stored: bf16, tq:k=4,v=4, block-gtq:k=3,v=3",
+     BASE_OPTION_TEXT(serve_settings, kv)},
+    {"rope-scaling", 0, "JSON|none", "instead of config.json's rope_scaling",
+     BASE_OPTION_TEXT(serve_settings, rope_scaling)},
+    {"listen", 0, "HOST:PORT", "where clients connect", BASE_OPTION_TEXT(serve_settings, listen)},
+    {"max-context", 0, "N", "tokens of a sequence (what fits)",
+     BASE_OPTION_I64(serve_settings, max_context, 1, INT64_MAX)},
+    {"max-batch", 0, "N", "sequences at once (8)",
+     BASE_OPTION_I32(serve_settings, max_batch, 1, INT32_MAX)},
+    {"prefill-chunk", 0, "N", "prompt tokens a step (512)",
+     BASE_OPTION_I32(serve_settings, prefill_chunk, 1, INT32_MAX)},
+    {"log-level", 0, "LEVEL", "error, warn, info or debug",
+     BASE_OPTION_CHOICE(serve_settings, log_level, "error, warn, info, debug")},
+};
+static const base_command command = {"ropewalk serve", "--model DIR [options]",
+                                     BASE_OPTIONS(table)};
+
 int command_serve(int argc, const char **argv)
 {
-    char *model = NULL;
-    char *device = NULL;
-    char *kv = NULL;
-    char *rope_scaling = NULL;
-    char *listen = NULL;
-    char *log_level = NULL;
-    long long max_context = 0;
-    int ranks = 1;
-    int max_batch = 0;
-    int prefill_chunk = 0;
-    poptContext context = NULL;
+    serve_settings s = {.ranks = 1,
+                        .device = "cpu",
+                        .kv = "bf16",
+                        .listen = "127.0.0.1:50051",
+                        .log_level = "info"};
+    base_status st = BASE_OK;
+    int exit_status = 0;
+    base_options line;
     local_group *group = NULL;
     rpc_channel *channel = NULL;
-    const struct poptOption table[] = {
-        {"model", '\0', POPT_ARG_STRING, &model, 0, "model folder", "DIR"},
-        {"ranks", '\0', POPT_ARG_INT | POPT_ARGFLAG_SHOW_DEFAULT, &ranks, 0, "MPI ranks", "N"},
-        {"device", '\0', POPT_ARG_STRING, &device, 0, "cpu (default)", "DEVICE"},
-        {"kv", '\0', POPT_ARG_STRING, &kv, 0, "KV cache policy: bf16 (default), tq:k=4,v=4",
-         "POLICY"},
-        {"rope-scaling", '\0', POPT_ARG_STRING, &rope_scaling, 0,
-         "instead of config.json's rope_scaling", "JSON|none"},
-        {"listen", '\0', POPT_ARG_STRING, &listen, 0, "where clients connect (127.0.0.1:50051)",
-         "HOST:PORT"},
-        {"max-context", '\0', POPT_ARG_LONGLONG, &max_context, 0,
-         "tokens of a sequence (what fits)", "N"},
-        {"max-batch", '\0', POPT_ARG_INT, &max_batch, 0, "sequences at once (8)", "N"},
-        {"prefill-chunk", '\0', POPT_ARG_INT, &prefill_chunk, 0, "prompt tokens a step (512)", "N"},
-        {"log-level", '\0', POPT_ARG_STRING, &log_level, 0, "error, warn, info, debug", "LEVEL"},
-        POPT_AUTOHELP POPT_TABLEEND};
 
-    base_status st = options_parse(argc, argv, table, "serve --model DIR [options]", &context);
-    if (st != BASE_OK) {
-        return options_report("serve", st);
-    }
-    if (model == NULL) {
-        st = BASE_FAIL(BASE_BAD_INPUT, "--model is missing");
+    if (!options_open(&command, argc, argv, &s, &line, &exit_status)) {
         goto out;
     }
-    if (device != NULL && strcmp(device, "cpu") != 0) {
-        st = BASE_FAIL(BASE_BAD_INPUT, "--device is '%s', allowed cpu", device);
-        goto out;
-    }
-    const local_group_options options = {.model = model,
-                                         .kv = kv != NULL ? kv : "bf16",
-                                         .rope_scaling = rope_scaling,
-                                         .listen = listen != NULL ? listen : "127.0.0.1:50051",
-                                         .ranks = ranks,
-                                         .max_context = max_context,
-                                         .max_batch = max_batch,
-                                         .prefill_chunk = prefill_chunk,
-                                         .log_level = log_level};
+    const local_group_options options = {.model = s.model,
+                                         .kv = s.kv,
+                                         .rope_scaling = s.rope_scaling,
+                                         .listen = s.listen,
+                                         .ranks = s.ranks,
+                                         .max_context = s.max_context,
+                                         .max_batch = s.max_batch,
+                                         .prefill_chunk = s.prefill_chunk,
+                                         .log_level = s.log_level};
     const struct sigaction action = {.sa_handler = on_signal};
     (void)sigaction(SIGINT, &action, NULL);
     (void)sigaction(SIGTERM, &action, NULL);
@@ -96,8 +94,8 @@ int command_serve(int argc, const char **argv)
     rpc_channel_destroy(channel);
     rpc_shutdown();
     if (st == BASE_OK) {
-        (void)printf("serving %s on %s, %d rank%s, %s\n", model, local_group_target(group), ranks,
-                     ranks == 1 ? "" : "s", options.kv);
+        (void)printf("serving %s on %s, %d rank%s, %s\n", s.model, local_group_target(group),
+                     s.ranks, s.ranks == 1 ? "" : "s", s.kv);
         (void)fflush(stdout);
         st = watch(group);
     } else if (stop) {
@@ -105,9 +103,9 @@ int command_serve(int argc, const char **argv)
     }
 out:
     if (st != BASE_OK) {
-        (void)options_report("serve", st);
+        exit_status = options_report(&command, st);
     }
     local_group_close(group);
-    options_end(context, table);
-    return st == BASE_OK ? 0 : st == BASE_BAD_INPUT ? EXIT_USAGE : EXIT_FAILED;
+    base_options_reset(&line);
+    return exit_status;
 }

@@ -86,35 +86,39 @@ out:
     return st;
 }
 
+typedef struct tokenize_settings {
+    const char *model;
+    bool decodes, plain;
+} tokenize_settings;
+
+static const base_option table[] = {
+    {"model", 0, "DIR", "folder with tokenizer.json", BASE_OPTION_TEXT(tokenize_settings, model),
+     .needed = true},
+    {"decode", 0, NULL, "a JSON array of ids to text",
+     BASE_OPTION_FLAG(tokenize_settings, decodes)},
+    {"no-special", 0, NULL, "leave out what the model puts around text",
+     BASE_OPTION_FLAG(tokenize_settings, plain)},
+};
+static const base_command command = {"ropewalk tokenize", "--model DIR [--decode] < INPUT",
+                                     BASE_OPTIONS(table)};
+
 int command_tokenize(int argc, const char **argv)
 {
-    char *model = NULL;
-    int decodes = 0;
-    int plain = 0;
+    tokenize_settings s = {.model = NULL};
+    base_status st = BASE_OK;
+    int exit_status = 0;
+    base_options line;
     char path[PROCESS_MAX_PATH];
     base_map file = {NULL, 0};
     text_tokenizer *tokenizer = NULL;
-    poptContext context = NULL;
     base_bytes in;
-    const struct poptOption table[] = {
-        {"model", '\0', POPT_ARG_STRING, &model, 0, "folder with tokenizer.json", "DIR"},
-        {"decode", '\0', POPT_ARG_NONE, &decodes, 0, "a JSON array of ids to text", NULL},
-        {"no-special", '\0', POPT_ARG_NONE, &plain, 0, "leave out what the model puts around text",
-         NULL},
-        POPT_AUTOHELP POPT_TABLEEND};
 
-    base_status st =
-        options_parse(argc, argv, table, "tokenize --model DIR [--decode] < INPUT", &context);
-    if (st != BASE_OK) {
-        return options_report("tokenize", st);
-    }
     base_bytes_init(&in, MAX_INPUT_BYTES, &base_heap);
-    if (model == NULL) {
-        st = BASE_FAIL(BASE_BAD_INPUT, "--model is missing");
+    if (!options_open(&command, argc, argv, &s, &line, &exit_status)) {
         goto out;
     }
-    if ((size_t)snprintf(path, sizeof path, "%s/tokenizer.json", model) >= sizeof path) {
-        st = BASE_FAIL(BASE_BAD_INPUT, "--model is %zu bytes long, at most %d", strlen(model),
+    if ((size_t)snprintf(path, sizeof path, "%s/tokenizer.json", s.model) >= sizeof path) {
+        st = BASE_FAIL(BASE_BAD_INPUT, "--model is %zu bytes long, at most %d", strlen(s.model),
                        PROCESS_MAX_PATH - 16);
         goto out;
     }
@@ -122,12 +126,15 @@ int command_tokenize(int argc, const char **argv)
     const base_view json = {(const char *)file.bytes, file.n_bytes};
     BASE_TRY(st, out, text_tokenizer_create(json, &base_heap, &tokenizer));
     BASE_TRY(st, out, read_stdin(&in));
-    st = decodes ? decode(tokenizer, base_bytes_view(&in))
-                 : encode(tokenizer, base_bytes_view(&in), plain == 0);
+    st = s.decodes ? decode(tokenizer, base_bytes_view(&in))
+                   : encode(tokenizer, base_bytes_view(&in), !s.plain);
 out:
     text_tokenizer_destroy(tokenizer);
     base_map_close(&file);
     base_bytes_reset(&in);
-    options_end(context, table);
-    return st == BASE_OK ? 0 : options_report("tokenize", st);
+    if (st != BASE_OK) {
+        exit_status = options_report(&command, st);
+    }
+    base_options_reset(&line);
+    return exit_status;
 }

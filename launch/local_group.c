@@ -11,7 +11,6 @@
 #include <string.h>
 #include <unistd.h>
 
-#define LOCAL_MAX_RANKS  64
 #define LOCAL_MAX_ARGS   48
 #define PORT_WAIT_US     10000000
 #define WORKER_GRACE_MS  3000
@@ -156,10 +155,6 @@ base_status local_group_open(const local_group_options *options, local_group **g
     base_status st;
     local_group *g = NULL;
 
-    if (options->ranks < 1 || options->ranks > LOCAL_MAX_RANKS) {
-        return BASE_FAIL(BASE_BAD_INPUT, "--ranks is %d, allowed 1..%d on one machine",
-                         options->ranks, LOCAL_MAX_RANKS);
-    }
     g = base_heap.get(base_heap.ctx, sizeof *g);
     if (g == NULL) {
         return BASE_FAIL(BASE_NO_MEMORY, "local group");

@@ -11,6 +11,8 @@
 
 #include <stdint.h>
 
+#define LOCAL_MAX_RANKS 64
+
 typedef struct local_group local_group;
 
 typedef struct local_group_options {
@@ -18,7 +20,7 @@ typedef struct local_group_options {
     const char *kv;           /* policy text */
     const char *rope_scaling; /* JSON or "none"; NULL: the model's */
     const char *listen;       /* HOST:PORT of clients; port 0 takes a free one */
-    int32_t ranks;            /* 1..64 on one machine */
+    int32_t ranks;            /* 1..LOCAL_MAX_RANKS */
     int64_t max_context;      /* 0: what fits */
     int32_t max_batch;        /* 0: the worker's default */
     int32_t prefill_chunk;    /* 0: the worker's default */
@@ -26,7 +28,7 @@ typedef struct local_group_options {
     const char *log_level;    /* NULL: info */
 } local_group_options;
 
-/* Starts both; returns before they are ready.  Errors: BAD_INPUT (ranks), NOT_FOUND, IO, TIMEOUT. */
+/* Starts both; returns before they are ready.  Errors: NOT_FOUND, IO, TIMEOUT. */
 BASE_MUST_CHECK base_status local_group_open(const local_group_options *options,
                                              local_group **group_out);
 /* Ends both: the workers first, then the coordinator.  NULL is allowed.  At most about 8 s. */

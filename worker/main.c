@@ -209,6 +209,7 @@ static _Noreturn void leave(base_status st)
 int main(int argc, char **argv)
 {
     worker_options options;
+    base_options line;
     rank r = {.ranks = NULL};
     const boot_launch launch = {.slurm_ntasks = getenv("SLURM_NTASKS"),
                                 .ompi_world_size = getenv("OMPI_COMM_WORLD_SIZE"),
@@ -216,17 +217,22 @@ int main(int argc, char **argv)
     char who[48] = "worker";
 
     base_log_init(who, BASE_LOG_INFO);
-    if (worker_options_parse(argc, (const char **)argv, &options) != BASE_OK) {
-        (void)fprintf(stderr, "ropewalk-worker: %s\ntry --help\n", base_last_error());
+    base_status st =
+        worker_options_parse(argc, (const char *const *)argv, &base_heap, &line, &options);
+    if (st != BASE_OK) {
+        (void)fprintf(stderr, "ropewalk-worker: %s (see --help)\n", base_last_error());
+        base_options_reset(&line);
         return EXIT_USAGE;
     }
-    if (options.help) {
-        (void)fputs(worker_options_help(), stdout);
+    if (line.help) {
+        worker_options_help(&options, stdout);
+        base_options_reset(&line);
         return EXIT_SUCCESS;
     }
-    base_status st = boot_mpi_start(&launch, &r.world);
+    st = boot_mpi_start(&launch, &r.world);
     if (st != BASE_OK) {
         BASE_ERROR("%s", base_last_error());
+        base_options_reset(&line);
         return EXIT_FAILURE;
     }
     (void)snprintf(who, sizeof who, "worker rank %d", r.world.rank);
@@ -244,6 +250,7 @@ int main(int argc, char **argv)
     BASE_INFO("leaving: %s", stop_wanted ? "told to stop" : "drained");
     (void)alarm(FAREWELL_SECONDS); /* MPI_Finalize waits for all: one may be gone by now */
     end_rank(&r);
+    base_options_reset(&line);
     boot_mpi_end();
     return EXIT_SUCCESS;
 }

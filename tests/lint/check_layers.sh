@@ -31,4 +31,5 @@ only 'pcre2'       'coordinator/text/[a-z_]+\.[ch]'
 only 'utf8proc'    'coordinator/text/[a-z_]+\.[ch]'
 only 'cuda'        'kernels/cuda/[a-z_]+\.(h|cu|cuh)'
 only 'openssl'     'base/hash\.c'
+only 'popt'        'base/options\.c'
 exit $bad

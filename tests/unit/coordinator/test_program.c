@@ -83,11 +83,11 @@ static void unknown_and_impossible_options_are_refused_by_name(void **state)
     (void)state;
     expect_refusal(OPTIONS("--bogus"), 2, "--bogus");
     expect_refusal(OPTIONS("stray"), 2, "'stray'");
-    expect_refusal(OPTIONS("--max-waiting", "0"), 2, "--max-waiting 0, allowed 1..65536");
-    expect_refusal(OPTIONS("--max-waiting", "many"), 2, "--max-waiting many, allowed");
-    expect_refusal(OPTIONS("--grace-ms", "-1"), 2, "--grace-ms -1");
-    expect_refusal(OPTIONS("--wait-for-group-ms", "-5"), 2, "--wait-for-group-ms -5");
-    expect_refusal(OPTIONS("--log-level", "loud"), 2, "--log-level 'loud'");
+    expect_refusal(OPTIONS("--max-waiting", "0"), 2, "--max-waiting is 0, allowed 1..65536");
+    expect_refusal(OPTIONS("--max-waiting", "many"), 2, "--max-waiting is many, allowed");
+    expect_refusal(OPTIONS("--grace-ms", "-1"), 2, "--grace-ms is -1");
+    expect_refusal(OPTIONS("--wait-for-group-ms", "-5"), 2, "--wait-for-group-ms is -5");
+    expect_refusal(OPTIONS("--log-level", "loud"), 2, "--log-level is 'loud'");
     expect_refusal(OPTIONS("--listen", "nowhere"), 2, "nowhere");
 }
 

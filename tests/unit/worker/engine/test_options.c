@@ -2,6 +2,10 @@
 
 #include "tests/support/test.h"
 
+#include <stdlib.h>
+
+static base_options line; /* of the latest parse: its texts live until the next one */
+
 static base_status parse(worker_options *out, const char *const *args)
 {
     const char *argv[32] = {"ropewalk-worker"};
@@ -10,7 +14,15 @@ static base_status parse(worker_options *out, const char *const *args)
         argv[argc] = args[argc - 1];
         argc++;
     }
-    return worker_options_parse(argc, argv, out);
+    base_options_reset(&line);
+    return worker_options_parse(argc, argv, &base_heap, &line, out);
+}
+
+static int forget(void **state)
+{
+    (void)state;
+    base_options_reset(&line);
+    return 0;
 }
 
 #define PARSE(out, ...) parse(&(out), (const char *const[]){__VA_ARGS__, NULL})
@@ -21,10 +33,10 @@ static void the_defaults_are_those_of_the_help(void **state)
     (void)state;
     worker_options o;
     CHECK_STATUS(PARSE(o, NEEDED), BASE_OK);
-    assert_false(o.help);
+    assert_false(line.help);
     assert_string_equal(o.coordinator, "localhost:7000");
     assert_string_equal(o.model, "some/folder");
-    assert_string_equal(o.rope_scaling, "");
+    assert_null(o.rope_scaling);
     assert_int_equal(o.policy.kind, KV_POLICY_BF16);
     assert_int_equal(o.n_threads, 0);
     assert_int_equal(o.max_batch, 8);
@@ -63,8 +75,16 @@ static void help_wins_over_everything_after_it(void **state)
     (void)state;
     worker_options o;
     CHECK_STATUS(PARSE(o, "--help", "--nonsense"), BASE_OK);
-    assert_true(o.help);
-    assert_non_null(strstr(worker_options_help(), "--kv-memory-fraction"));
+    assert_true(line.help);
+    char *text = NULL;
+    size_t n_bytes = 0;
+    FILE *out = open_memstream(&text, &n_bytes);
+    assert_non_null(out);
+    worker_options_help(&o, out);
+    assert_int_equal(fclose(out), 0);
+    assert_non_null(strstr(text, "--kv-memory-fraction"));
+    assert_non_null(strstr(text, "(default: 512)")); /* --prefill-chunk */
+    free(text);
 }
 
 static void impossible_values_are_refused_by_name(void **state)
@@ -73,10 +93,10 @@ static void impossible_values_are_refused_by_name(void **state)
     static const struct {
         const char *option, *value, *name;
     } rows[] = {
-        {"--threads", "0", "--threads '0'"},
+        {"--threads", "0", "--threads is 0"},
         {"--threads", "257", "1..256"},
-        {"--threads", "two", "--threads 'two'"},
-        {"--threads", "2x", "--threads '2x'"},
+        {"--threads", "two", "--threads is two"},
+        {"--threads", "2x", "--threads is 2x"},
         {"--max-batch", "0", "--max-batch"},
         {"--max-batch", "1025", "1..1024"},
         {"--max-batch", "99999999999999999999", "--max-batch"},
@@ -125,5 +145,5 @@ int main(void)
         cmocka_unit_test(impossible_values_are_refused_by_name),
         cmocka_unit_test(what_is_needed_is_asked_for),
     };
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    return cmocka_run_group_tests(tests, NULL, forget);
 }
