@@ -27,7 +27,7 @@ base_status rpc_services_init(const rpc_method *methods, size_t n_methods, const
         }
     }
     for (size_t i = 0; i < n_methods; i++) {
-        base_view name;
+        base_view name = {NULL, 0};
         BASE_TRY(st, out, service_of(methods[i].path, &name));
         if (rpc_services_has(&services, name)) {
             continue;

@@ -48,7 +48,7 @@ class Bench(unittest.TestCase):
     def test_errors_name_what_is_wrong(self):
         for arguments, names in ((("fly",), "fly"), (("attention", "--shape", "huge"), "huge"),
                                  (("attention", "--kv", "tq:k=9"), "k is 9"), (("attention", "--device", "tpu"), "tpu"),
-                                 (("step", "--threads", "1,2"), "one policy"), ((), "needed")):
+                                 (("step", "--threads", "1,2"), "one policy"), ((), "attention|step is missing")):
             done = run(*arguments)
             self.assertEqual(done.returncode, 2, done.stderr)
             self.assertIn(names, done.stderr.decode())
