@@ -72,14 +72,16 @@ static uint64_t find_merge(const text_bpe *bpe, int32_t left, int32_t right)
     return text_pairs_get(&bpe->merges, (uint32_t)left, (uint32_t)right);
 }
 
-static size_t merge_short(const text_bpe *bpe, int32_t *ids, size_t n)
+static size_t merge_short(const text_bpe *bpe, int32_t *ids, size_t n, uint64_t *n_steps)
 {
     uint64_t joins[SHORT_IDS]; /* joins[i] is the merge of ids[i] and ids[i + 1] */
     for (size_t i = 0; i + 1 < n; i++) {
         joins[i] = find_merge(bpe, ids[i], ids[i + 1]);
     }
+    *n_steps += n;
     while (n > 1) {
         size_t best = 0;
+        *n_steps += n;
         for (size_t i = 1; i + 1 < n; i++) {
             if (joins[i] < joins[best]) {
                 best = i;
@@ -108,6 +110,7 @@ static size_t merge_short(const text_bpe *bpe, int32_t *ids, size_t n)
 typedef struct heap {
     uint64_t *entries;
     size_t n;
+    uint64_t n_steps;
 } heap;
 
 static void heap_sink(heap *h, size_t i)
@@ -115,6 +118,7 @@ static void heap_sink(heap *h, size_t i)
     const uint64_t moved = h->entries[i];
     for (;;) {
         size_t child = 2 * i + 1;
+        h->n_steps++;
         if (child >= h->n) {
             break;
         }
@@ -136,6 +140,7 @@ static void heap_push(heap *h, uint64_t entry)
     while (i > 0 && h->entries[(i - 1) / 2] > entry) {
         h->entries[i] = h->entries[(i - 1) / 2];
         i = (i - 1) / 2;
+        h->n_steps++;
     }
     h->entries[i] = entry;
 }
@@ -167,6 +172,7 @@ static size_t merge_long(const text_bpe *bpe, heap *h, int32_t *ids, int32_t *ne
             h->entries[h->n++] = heap_entry(join, (size_t)i);
         }
     }
+    h->n_steps += n;
     for (size_t i = h->n / 2; i-- > 0;) {
         heap_sink(h, i);
     }
@@ -178,6 +184,7 @@ static size_t merge_long(const text_bpe *bpe, heap *h, int32_t *ids, int32_t *ne
         }
         const int32_t right = next[at];
         uint64_t join = find_merge(bpe, ids[at], ids[right]);
+        h->n_steps += 3; /* this one, and the two of a joined id with its neighbours */
         /* Entries are not removed when a neighbour changes; the stale ones end here. */
         if (join == TEXT_PAIRS_NONE || heap_entry(join, (size_t)at) != entry) {
             continue;
@@ -208,11 +215,13 @@ static size_t merge_long(const text_bpe *bpe, heap *h, int32_t *ids, int32_t *ne
 
 size_t text_bpe_merge_ids(const text_bpe *bpe, text_bpe_scratch *scratch, size_t n)
 {
-    heap h = {scratch->block, 0};
+    heap h = {scratch->block, 0, 0};
     int32_t *ids = ids_of(scratch);
-    return n <= SHORT_IDS
-               ? merge_short(bpe, ids, n)
-               : merge_long(bpe, &h, ids, ids + scratch->n_max, ids + 2 * scratch->n_max, n);
+    const size_t n_left = n <= SHORT_IDS ? merge_short(bpe, ids, n, &h.n_steps)
+                                         : merge_long(bpe, &h, ids, ids + scratch->n_max,
+                                                      ids + 2 * scratch->n_max, n);
+    scratch->n_steps += h.n_steps;
+    return n_left;
 }
 
 base_status text_bpe_encode(const text_bpe *bpe, base_view piece, text_bpe_scratch *scratch,

@@ -26,7 +26,8 @@ typedef struct text_bpe {
 
 typedef struct text_bpe_scratch {
     void *block;
-    size_t n_max; /* symbols that block has room for */
+    size_t n_max;     /* symbols that block has room for */
+    uint64_t n_steps; /* so far: merges looked up, entries compared or moved */
     base_alloc mem;
 } text_bpe_scratch;
 

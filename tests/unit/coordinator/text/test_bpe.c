@@ -92,6 +92,90 @@ static void of_a_pair_that_is_there_twice_the_later_counts(void **state)
     text_bpe_reset(&bpe);
 }
 
+/* How a text of the length n goes on: letters of a, b and c. */
+static char one_letter(size_t i)
+{
+    (void)i;
+    return 'a';
+}
+
+static char two_in_turn(size_t i)
+{
+    return (char)('a' + i % 2);
+}
+
+static char ever_longer_runs(size_t i)
+{
+    return (char)('a' + (__builtin_clzll(i + 1) & 1));
+}
+
+static char random_letters(size_t i)
+{
+    return (char)('a' + base_random_u64(7, 99, i) % 3);
+}
+
+/* A merge of every pair of a, b, c, and of equals with each other up to 64 letters: what is stale in the
+ * heap, and how deep it is, is then worst. */
+static size_t greedy_merges(text_bpe_merge *merges)
+{
+    size_t n = 0;
+    for (int32_t i = 0; i < 9; i++) {
+        merges[n++] = (text_bpe_merge){'a' + i / 3, 'a' + i % 3, 256 + i};
+    }
+    for (int32_t i = 0; i < 45; i++) {
+        merges[n++] = (text_bpe_merge){256 + i, 256 + i, 265 + i};
+    }
+    return n;
+}
+
+static void the_work_of_merging_is_within_n_log_n(void **state)
+{
+    (void)state;
+    enum { SHORTEST = 1 << 8, LONGEST = 1 << 15 };
+    static char (*const letters[])(size_t i) = {one_letter, two_in_turn, ever_longer_runs,
+                                                random_letters};
+    static char text[LONGEST];
+    uint64_t most = 0; /* steps a symbol */
+    int32_t byte_ids[256];
+    fill_byte_ids(byte_ids);
+    for (size_t k = 0; k < 2 * sizeof letters / sizeof letters[0]; k++) {
+        text_bpe_merge merges[64];
+        text_bpe bpe;
+        text_bpe_scratch scratch;
+        size_t n_merges = 54;
+        if (k % 2 == 0) {
+            n_merges = greedy_merges(merges);
+        } else {
+            make_merges(k, merges);
+            n_merges = N_MERGES;
+        }
+        for (size_t i = 0; i < LONGEST; i++) {
+            text[i] = letters[k / 2](i);
+        }
+        CHECK_STATUS(text_bpe_init(&bpe, byte_ids, merges, n_merges, &base_heap), BASE_OK);
+        text_bpe_scratch_init(&scratch, &base_heap);
+        for (size_t n = SHORTEST; n <= LONGEST; n *= 2) {
+            const int32_t *ids = NULL;
+            size_t n_ids = 0;
+            const uint64_t before = scratch.n_steps;
+            CHECK_STATUS(text_bpe_encode(&bpe, (base_view){text, n}, &scratch, &ids, &n_ids),
+                         BASE_OK);
+            const uint64_t steps = scratch.n_steps - before;
+            assert_true(steps >= n);
+            /* n pairs at first and two more a merge are 3n entries: each is pushed (log2 2n moves), popped (one
+             * more) and looked up for, three times; making the heap of the first n takes 2n more. */
+            const uint64_t depth = 65 - (uint64_t)__builtin_clzll(n);
+            if (steps > n * (3 * (2 * depth + 1 + 3) + 2)) {
+                fail_msg("text %zu: %llu steps for %zu symbols", k, (unsigned long long)steps, n);
+            }
+            most = steps / n > most ? steps / n : most;
+        }
+        text_bpe_scratch_reset(&scratch);
+        text_bpe_reset(&bpe);
+    }
+    assert_true(most > 20); /* the texts do make work: a scan would be n steps a merge */
+}
+
 static void failed_allocations_are_reported(void **state)
 {
     (void)state;
@@ -121,6 +205,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(merging_is_what_the_definition_says),
         cmocka_unit_test(of_a_pair_that_is_there_twice_the_later_counts),
+        cmocka_unit_test(the_work_of_merging_is_within_n_log_n),
         cmocka_unit_test(failed_allocations_are_reported),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
