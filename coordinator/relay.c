@@ -297,7 +297,8 @@ static void take_refused(coordinator *c, coord_group *group, coord_slot *slot, c
     const int n = up->reason_text.n_bytes < 240 ? (int)up->reason_text.n_bytes : 240;
     (void)snprintf(text, sizeof text, "%.*s", n, n > 0 ? up->reason_text.data : "");
     request->group = NULL;
-    coord_end_request(c, request, COORD_END_REFUSED, RPC_OUT_OF_RANGE, text);
+    coord_end_request(c, request, COORD_END_REFUSED,
+                      up->invalid ? RPC_INVALID_ARGUMENT : RPC_OUT_OF_RANGE, text);
 }
 
 static base_status take_about_sequence(coordinator *c, coord_group *group, const group_up *up)

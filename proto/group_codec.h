@@ -63,10 +63,11 @@ typedef enum group_up_kind {
 /* One message from rank 0; the fields of its kind are set. */
 typedef struct group_up {
     group_up_kind kind;
-    uint64_t seq;          /* all but HELLO and LOAD */
-    group_hello hello;     /* HELLO */
-    int32_t start_rank;    /* ADMITTED */
-    bool retry;            /* REFUSED */
+    uint64_t seq;       /* all but HELLO and LOAD */
+    group_hello hello;  /* HELLO */
+    int32_t start_rank; /* ADMITTED */
+    bool retry;         /* REFUSED */
+    bool invalid;       /* REFUSED, not retry: INVALID_ARGUMENT for the client, else OUT_OF_RANGE */
     base_view reason_text; /* REFUSED */
     int64_t done, total;   /* PROGRESS: done <= total */
     const int32_t *ids;    /* TOKENS: [n_ids] */

@@ -223,6 +223,7 @@ static void build(wire_block *block, const ProtobufCMessage *message, void *resu
         up.kind = GROUP_UP_REFUSED;
         up.seq = m->refused->seq;
         up.retry = m->refused->retry != 0;
+        up.invalid = m->refused->invalid != 0;
         up.reason_text = wire_copy_view(block, m->refused->reason);
         break;
     case ROPEWALK__V1__FROM_GROUP__EVENT_PROGRESS:
@@ -362,6 +363,7 @@ base_status group_up_encode(const group_up *up, base_bytes *out)
     case GROUP_UP_REFUSED:
         refused.seq = up->seq;
         refused.retry = up->retry;
+        refused.invalid = up->invalid;
         refused.reason = wire_bytes(up->reason_text);
         m.event_case = ROPEWALK__V1__FROM_GROUP__EVENT_REFUSED;
         m.refused = &refused;

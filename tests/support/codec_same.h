@@ -133,7 +133,7 @@ static inline bool same_up(const group_up *a, const group_up *b)
 {
     const size_t n_tops = a->n_ids * (size_t)a->n_top;
     return a->kind == b->kind && a->seq == b->seq && same_hello(&a->hello, &b->hello) &&
-           a->start_rank == b->start_rank && a->retry == b->retry &&
+           a->start_rank == b->start_rank && a->retry == b->retry && a->invalid == b->invalid &&
            base_view_equal(a->reason_text, b->reason_text) && a->done == b->done &&
            a->total == b->total && a->n_ids == b->n_ids && a->n_top == b->n_top &&
            same_array(a->ids, b->ids, a->n_ids, sizeof(int32_t)) &&

@@ -80,11 +80,16 @@ void lead_destroy(lead *l)
 
 /* ---- commands ---- */
 
-static void refuse(const engine_io *io, uint64_t seq, bool retry, const char *reason)
+/* st says whether it may be tried again, and else whose fault it is. */
+static void refuse(const engine_io *io, uint64_t seq, base_status st, const char *reason)
 {
+    const bool retry = st == BASE_EXHAUSTED || st == BASE_NO_MEMORY;
     BASE_INFO("seq %" PRIu64 " refused%s: %s", seq, retry ? " for now" : "", reason);
-    const group_up up = {
-        .kind = GROUP_UP_REFUSED, .seq = seq, .retry = retry, .reason_text = base_view_of(reason)};
+    const group_up up = {.kind = GROUP_UP_REFUSED,
+                         .seq = seq,
+                         .retry = retry,
+                         .invalid = st == BASE_BAD_INPUT,
+                         .reason_text = base_view_of(reason)};
     io->emit(io->ctx, &up);
 }
 
@@ -93,14 +98,14 @@ static void admit(lead *l, const engine_io *io, const group_down *down)
     ledger_seq *s = NULL;
 
     if (l->draining) {
-        refuse(io, down->seq, true, "the group is draining");
+        refuse(io, down->seq, BASE_EXHAUSTED, "the group is draining");
         return;
     }
-    switch (ledger_admit(l->ledger, down->seq, &down->admit, &s)) {
-    case BASE_OK: break;
-    case BASE_EXHAUSTED: refuse(io, down->seq, true, "no slot or blocks free now"); return;
-    case BASE_NO_MEMORY: refuse(io, down->seq, true, base_last_error()); return;
-    default: refuse(io, down->seq, false, base_last_error()); return;
+    const base_status st = ledger_admit(l->ledger, down->seq, &down->admit, &s);
+    if (st != BASE_OK) { /* EXHAUSTED comes without a text */
+        refuse(io, down->seq, st,
+               st == BASE_EXHAUSTED ? "no slot or blocks free now" : base_last_error());
+        return;
     }
     l->load_changed = true;
     BASE_DEBUG("seq %" PRIu64 " slot %d: %" PRId64 " prompt tokens, %d blocks from rank %d", s->seq,

@@ -283,6 +283,13 @@ static void a_refusal_for_good_ends_the_call_with_its_reason(void **state)
                                 .reason_text = base_view_of("9 blocks, the pools hold 8")});
     client_expect_end(&s.cl, RPC_OUT_OF_RANGE, "the pools hold 8");
     client_free(&s.cl);
+    client_start(&s.cl, s.f.clients, &request, 10000);
+    fake_send(&s.g, &(group_up){.kind = GROUP_UP_REFUSED,
+                                .seq = fake_next(&s.g, GROUP_DOWN_ADMIT)->seq,
+                                .invalid = true,
+                                .reason_text = base_view_of("prompt token 0 is 9")});
+    client_expect_end(&s.cl, RPC_INVALID_ARGUMENT, "prompt token 0 is 9");
+    client_free(&s.cl);
     close_scene(&s);
 }
 

@@ -117,6 +117,7 @@ static group_up random_up(codec_random *r, up_parts *p, group_up_kind kind)
         u.start_rank = (int32_t)draw(r, GROUP_MAX_RANKS);
     } else if (kind == GROUP_UP_REFUSED) {
         u.retry = draw(r, 2) == 1;
+        u.invalid = draw(r, 2) == 1;
         u.reason_text = draw_text(r, p->reason, sizeof p->reason);
     } else if (kind == GROUP_UP_PROGRESS) {
         u.total = draw_i64(r);

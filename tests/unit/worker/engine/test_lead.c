@@ -34,7 +34,10 @@ static void record(void *ctx, const group_up *up)
     switch (up->kind) {
     case GROUP_UP_ADMITTED: n = snprintf(to, room, "admitted %u@%d ", seq, up->start_rank); break;
     case GROUP_UP_REFUSED:
-        n = snprintf(to, room, "refused %u%s(%.*s) ", seq, up->retry ? " retry " : " ",
+        n = snprintf(to, room, "refused %u%s(%.*s) ", seq,
+                     up->retry     ? " retry "
+                     : up->invalid ? " invalid "
+                                   : " ",
                      (int)up->reason_text.n_bytes, up->reason_text.data);
         break;
     case GROUP_UP_PROGRESS:
@@ -267,6 +270,10 @@ static void refusals_say_whether_to_try_again(void **state)
     start(&f);
     take(&f, ask(1, 1990, 11));
     check_tape(&f, "refused 1 (prompt of 1990 tokens and max_new_tokens 11, max_context is 2000) ");
+    group_down wrong = ask(1, 3, 4);
+    wrong.admit.max_new_tokens = 0;
+    take(&f, wrong);
+    check_tape(&f, "refused 1 invalid (prompt of 3 tokens, 0 of them sent, max_new_tokens 0) ");
     for (uint64_t seq = 2; seq <= 5; seq++) {
         take(&f, ask(seq, 1, 1));
     }
