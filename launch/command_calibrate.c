@@ -1,4 +1,5 @@
 #include "base/bytes.h"
+#include "base/clock.h"
 #include "base/file.h"
 #include "coordinator/text/tokenizer.h"
 #include "kernels/kern.h"
@@ -6,11 +7,13 @@
 #include "launch/commands.h"
 #include "launch/options.h"
 #include "launch/process.h"
-#include "worker/model/energy.h"
+#include "worker/eval/energy.h"
+#include "worker/model/random_model.h"
 
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #define USUAL_TOKENS   2048
@@ -24,10 +27,37 @@ typedef struct calibrate_options {
     int32_t n_threads; /* 0: all cores */
 } calibrate_options;
 
-static void show_progress(void *ctx, int32_t n_done, int32_t n_tokens)
+typedef struct progress {
+    int64_t begin_us;
+    bool terminal; /* show it on stderr */
+} progress;
+
+/* A layer of a large model takes seconds: what is left follows from the layers done. */
+static void show_progress(void *ctx, int64_t n_done, int64_t n_total)
 {
-    (void)ctx;
-    (void)fprintf(stderr, "\r%d of %d tokens%s", n_done, n_tokens, n_done == n_tokens ? "\n" : "");
+    const progress *p = ctx;
+    if (!p->terminal || n_done == 0) {
+        return;
+    }
+    const double took_s = (double)(base_now_us() - p->begin_us) / 1e6;
+    (void)fprintf(stderr, "\r%3.0f %%, %.0f s, about %.0f s to go\033[K%s",
+                  100.0 * (double)n_done / (double)n_total, took_s,
+                  took_s * (double)(n_total - n_done) / (double)n_done,
+                  n_done == n_total ? "\n" : "");
+}
+
+/* The first bytes of a text as ids: random weights have no tokenizer, and any ids show what it costs. */
+static base_status read_bytes(const model *m, base_view text, text_ids *ids_out)
+{
+    ids_out->ids = ids_out->mem.get(ids_out->mem.ctx, (text.n_bytes + 1) * sizeof *ids_out->ids);
+    if (ids_out->ids == NULL) {
+        return BASE_FAIL(BASE_NO_MEMORY, "%zu ids", text.n_bytes);
+    }
+    ids_out->capacity = text.n_bytes + 1;
+    for (size_t i = 0; i < text.n_bytes; i++) {
+        ids_out->ids[ids_out->n_ids++] = (uint8_t)text.data[i] % m->config.n_vocab;
+    }
+    return BASE_OK;
 }
 
 /* The first ids of a file. */
@@ -39,10 +69,14 @@ static base_status read_ids(const model *m, const calibrate_options *o, text_ids
     const text_encode_options options = {.add_special = true};
 
     BASE_TRY(st, out, base_map_open(o->text, &file));
-    BASE_TRY(st, out, text_tokenizer_create(m->tokenizer_json, &base_heap, &tokenizer));
     const size_t most = (size_t)o->max_tokens * BYTES_OF_TOKEN;
     const base_view text = {(const char *)file.bytes, file.n_bytes < most ? file.n_bytes : most};
-    BASE_TRY(st, out, text_encode(tokenizer, text, options, ids_out));
+    if (random_model_is(o->model)) {
+        BASE_TRY(st, out, read_bytes(m, text, ids_out));
+    } else {
+        BASE_TRY(st, out, text_tokenizer_create(m->tokenizer_json, &base_heap, &tokenizer));
+        BASE_TRY(st, out, text_encode(tokenizer, text, options, ids_out));
+    }
     const size_t limit =
         (size_t)(m->config.max_context < o->max_tokens ? m->config.max_context : o->max_tokens);
     ids_out->n_ids = ids_out->n_ids < limit ? ids_out->n_ids : limit;
@@ -53,6 +87,22 @@ out:
     text_tokenizer_destroy(tokenizer);
     base_map_close(&file);
     return st;
+}
+
+/* DIR/ropewalk of a model that was just downloaded is not there yet. */
+static base_status make_parent(const char *path)
+{
+    char parent[PROCESS_MAX_PATH];
+    const char *slash = strrchr(path, '/');
+    const size_t n = slash == NULL ? 0 : (size_t)(slash - path);
+    if (n == 0 || n >= sizeof parent) { /* too long: write_file says so */
+        return BASE_OK;
+    }
+    memcpy(parent, path, n);
+    parent[n] = '\0';
+    return mkdir(parent, 0777) == 0 || errno == EEXIST
+               ? BASE_OK
+               : BASE_FAIL(BASE_IO, "-o: cannot make folder %s: %s", parent, strerror(errno));
 }
 
 /* Whole or not at all: beside it first, then in its place. */
@@ -87,16 +137,18 @@ static base_status calibrate(const calibrate_options *o)
 
     text_ids_init(&ids, &base_heap);
     base_bytes_init(&bytes, KV_CALIBRATION_MAX_BYTES, &base_heap);
+    BASE_TRY(st, out, make_parent(o->out)); /* before the minutes that a large model takes */
     BASE_TRY(st, out, model_open(o->model, &base_heap, &m));
     BASE_TRY(st, out, read_ids(m, o, &ids));
+    progress shown = {.begin_us = base_now_us(), .terminal = isatty(STDERR_FILENO) == 1};
     BASE_TRY(st, out,
-             energy_measure(m, ids.ids, (int32_t)ids.n_ids, o->n_threads,
-                            isatty(STDERR_FILENO) ? show_progress : NULL, NULL, &base_heap,
-                            &calibration));
+             eval_energy_measure(m, ids.ids, (int32_t)ids.n_ids, o->n_threads, show_progress,
+                                 &shown, &base_heap, &calibration));
+    const double took_s = (double)(base_now_us() - shown.begin_us) / 1e6;
     BASE_TRY(st, out, kv_calibration_write(calibration, &bytes));
     BASE_TRY(st, out, write_file(o->out, base_bytes_view(&bytes)));
-    (void)printf("%s: %s of %s over %zu tokens, %zu bytes\n", o->out, KV_CALIBRATION_KIND, m->name,
-                 ids.n_ids, bytes.n_bytes);
+    (void)printf("%s: %s of %s over %zu tokens in %.1f s, %zu bytes\n", o->out, KV_CALIBRATION_KIND,
+                 m->name, ids.n_ids, took_s, bytes.n_bytes);
 out:
     kv_calibration_destroy(calibration);
     base_bytes_reset(&bytes);
@@ -110,7 +162,7 @@ static const base_option table[] = {
     {"text", 0, "FILE", "any prose in the model's language, to run the model over",
      BASE_OPTION_TEXT(calibrate_options, text), .needed = true},
     {"max-tokens", 0, "N", "read so many of it",
-     BASE_OPTION_I32(calibrate_options, max_tokens, 1, ENERGY_MAX_TOKENS)},
+     BASE_OPTION_I32(calibrate_options, max_tokens, 1, EVAL_ENERGY_MAX_TOKENS)},
     {"threads", 0, "N", "(all cores)",
      BASE_OPTION_I32(calibrate_options, n_threads, 1, KERN_MAX_THREADS)},
     {"output", 'o', "FILE",

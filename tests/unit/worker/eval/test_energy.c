@@ -1,5 +1,5 @@
 /* The energies of the demo model, and the file that it ships. */
-#include "worker/model/energy.h"
+#include "worker/eval/energy.h"
 
 #include "base/json.h"
 #include "tests/support/model_run.h"
@@ -60,11 +60,18 @@ static base_status observe(void *ctx, const forward_observation *seen)
     return BASE_OK;
 }
 
-static void count_progress(void *ctx, int32_t n_done, int32_t n_tokens)
+typedef struct progress {
+    int64_t last;
+    int32_t n_calls;
+} progress;
+
+static void count_progress(void *ctx, int64_t n_done, int64_t n_total)
 {
-    int32_t *last = ctx;
-    assert_true(n_done > *last && n_done <= n_tokens);
-    *last = n_done;
+    progress *p = ctx;
+    assert_int_equal(n_total, N_TOKENS * LAYERS);
+    assert_true(p->n_calls == 0 ? n_done == 0 : n_done > p->last && n_done <= n_total);
+    p->last = n_done;
+    p->n_calls++;
 }
 
 /* Sums of my own, in chunks of one block. */
@@ -74,15 +81,16 @@ static void scores_are_half_the_mean_energies_of_queries_and_keys(void **state)
     static sums s;
     comm *self = NULL;
     kv_calibration *c = NULL;
-    int32_t last = 0;
+    progress last = {0, 0};
     CHECK_STATUS(comm_self_create(&base_heap, &self), BASE_OK);
     model_run r = model_run_open(MODEL, "bf16", self, 128, 1024);
     forward_set_observer(r.f, observe, &s);
     model_run_feed(&r, ids, N_TOKENS, 128, NULL);
     assert_int_equal(s.n_tokens, N_TOKENS);
-    CHECK_STATUS(energy_measure(r.m, ids, N_TOKENS, 2, count_progress, &last, &base_heap, &c),
+    CHECK_STATUS(eval_energy_measure(r.m, ids, N_TOKENS, 2, count_progress, &last, &base_heap, &c),
                  BASE_OK);
-    assert_int_equal(last, N_TOKENS);
+    assert_int_equal(last.last, N_TOKENS * LAYERS);
+    assert_int_equal(last.n_calls, 2 * LAYERS + 1);
     assert_int_equal(c->n_tokens, N_TOKENS);
     assert_true(base_hash_equal(c->model, r.m->hash));
     for (int32_t i = 0; i < LAYERS * KV_HEADS * BLOCKS; i++) {
@@ -101,10 +109,10 @@ static void what_cannot_be_measured_is_refused(void **state)
     kv_calibration *c = NULL;
     const int32_t wrong = 4096;
     CHECK_STATUS(model_open(MODEL, &base_heap, &m), BASE_OK);
-    CHECK_STATUS(energy_measure(m, ids, 0, 1, NULL, NULL, &base_heap, &c), BASE_BAD_INPUT);
+    CHECK_STATUS(eval_energy_measure(m, ids, 0, 1, NULL, NULL, &base_heap, &c), BASE_BAD_INPUT);
     CHECK_ERROR_NAMES("calibration over 0 tokens, allowed 1..131072");
-    CHECK_STATUS(energy_measure(m, &wrong, 1, 1, NULL, NULL, &base_heap, &c), BASE_BAD_INPUT);
-    CHECK_ERROR_NAMES("token id 4096, allowed 0..4095");
+    CHECK_STATUS(eval_energy_measure(m, &wrong, 1, 1, NULL, NULL, &base_heap, &c), BASE_BAD_INPUT);
+    CHECK_ERROR_NAMES("id 4096, allowed 0..4095");
     assert_null(c);
     model_close(m);
 }
