@@ -43,8 +43,14 @@ BASE_MUST_CHECK base_status kv_shape_check(const kv_shape *shape);
 
 struct kv_calibration;
 
+/* Errors: BAD_INPUT (the policy needs a calibration and this is none, or of another shape). */
+BASE_MUST_CHECK base_status kv_format_check_calibration(const kv_policy *policy,
+                                                        const kv_shape *shape,
+                                                        const struct kv_calibration *calibration);
+
 /* calibration: what kv_calibration_open gave for the policy, needed during the call only.
- * Errors: BAD_INPUT (shape; a calibration that is missing or of another shape), NO_MEMORY. */
+ * Errors: BAD_INPUT (shape; a calibration that is missing or of another shape; a policy that has no
+ * pages), NO_MEMORY. */
 BASE_MUST_CHECK base_status kv_format_create_calibrated(const kv_policy *policy,
                                                         const kv_shape *shape,
                                                         const struct kv_calibration *calibration,

@@ -140,6 +140,9 @@ static base_status set_key(const char *name, const kv_policy_impl *impl, base_vi
         if (!base_view_equal(key, base_view_of(known->name))) {
             continue;
         }
+        if (known->flag && value.data == NULL) {
+            value = base_view_of("1");
+        }
         if ((*seen & 1u << i) != 0) {
             return BASE_FAIL(BASE_BAD_INPUT, "policy %s: %s is given twice", name, known->name);
         }
@@ -204,12 +207,17 @@ void kv_policy_text(const kv_policy *policy, char text_out[KV_MAX_POLICY_TEXT])
 {
     const kv_policy_impl *impl = kv_policy_impl_of(policy->kind);
     int n = snprintf(text_out, KV_MAX_POLICY_TEXT, "%s", policies[policy->kind].name);
+    char mark = ':';
 
     for (int32_t i = 0; i < impl->n_keys; i++) {
         int32_t value;
         memcpy(&value, (const char *)policy + impl->keys[i].offset, sizeof value);
-        n += snprintf(text_out + n, (size_t)(KV_MAX_POLICY_TEXT - n), "%c%s=%d", i == 0 ? ':' : ',',
+        if (impl->keys[i].flag && value == 0) {
+            continue;
+        }
+        n += snprintf(text_out + n, (size_t)(KV_MAX_POLICY_TEXT - n), "%c%s=%d", mark,
                       impl->keys[i].name, value);
         assert(n < KV_MAX_POLICY_TEXT);
+        mark = ',';
     }
 }

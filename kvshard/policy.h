@@ -11,7 +11,9 @@
  *                          (at most the head's) of a position.  w positions before a query's own block and the first
  *                          s are read as bf16 rows: whole blocks, w 0..1024 in steps of 128, s 0 or 128
  *
- * A policy is a line in policies.def and a file in policy/ that fills the head formats (format.h). */
+ * A policy is a line in policies.def and a file in policy/ that fills the head formats (format.h).
+ * block-gtq:paper (groups of any size, as the paper has them) is a reference that no page holds: only `ropewalk
+ * eval` knows it (worker/eval/free_groups.h). */
 #ifndef KVSHARD_POLICY_H
 #define KVSHARD_POLICY_H
 
@@ -30,6 +32,7 @@ typedef enum kv_policy_kind {
 
 typedef struct kv_policy {
     kv_policy_kind kind;
+    int32_t paper; /* 1: a reference of the paper's format, which has no pages */
     int32_t k_bits;
     int32_t v_bits;
     int32_t group; /* kivi: elements that share a scale and a min; else 0 */

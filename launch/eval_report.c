@@ -1,5 +1,7 @@
 #include "launch/eval_report.h"
 
+#include "launch/eval_wins.h"
+
 #include <inttypes.h>
 #include <jansson.h>
 #include <math.h>
@@ -51,14 +53,14 @@ static int32_t right_of_length(const eval_session *s, const eval_result *r, int3
 
 static void print_head(void)
 {
-    (void)printf("%11s  %-14s  %-14s", "bytes/token", "K, V bits", "policy");
+    (void)printf("%11s  %-14s  %-26s", "bytes/token", "K, V bits", "policy");
 }
 
 static void print_start(const eval_result *r)
 {
     char bits[32];
     (void)snprintf(bits, sizeof bits, "%.3f, %.3f", r->k_bits, r->v_bits);
-    (void)printf("%11.1f  %-14s  %-14s", r->bytes_per_token, bits, r->policy);
+    (void)printf("%11.1f  %-14s  %-26s", r->bytes_per_token, bits, r->policy);
 }
 
 static void print_text(const eval_session *s)
@@ -105,6 +107,40 @@ static void print_layers(const eval_session *s)
         for (int32_t l = 0; l < n_layers; l++) {
             (void)printf("  %8.4f", pairs ? r->layers[l].pairs : r->layers[l].offsets);
         }
+        (void)printf("\n");
+    }
+}
+
+static void print_win(const eval_session *s, int32_t policy, bool pairs, bool true_bits)
+{
+    char cell[32];
+    eval_wins wins;
+    if (eval_wins_find(s, policy, pairs, true_bits, &wins)) {
+        (void)snprintf(cell, sizeof cell, "%d/%d", wins.n_layers, s->model->config.n_layers);
+        (void)printf("  %8s  %7.1f%%", cell, 100.0 * wins.cut);
+    } else {
+        (void)printf("  %8s  %8s", "-", "-");
+    }
+}
+
+/* A row for each policy that has a tq to compare with. */
+static void print_wins(const eval_session *s)
+{
+    (void)printf("\nthe same against uniform tq: layers won and cut of the mean error, at the same "
+                 "nominal bits of K and at\nthe same true bits (tq between two widths: in logs)\n");
+    print_head();
+    (void)printf("  %-7s  %8s  %8s  %8s  %8s\n", "measure", "nominal", "cut", "true", "cut");
+    for (int32_t i = 0; i < 2 * s->options.n_policies; i++) {
+        const bool pairs = i % 2 == 1;
+        eval_wins unused;
+        if (!eval_wins_find(s, i / 2, pairs, false, &unused) &&
+            !eval_wins_find(s, i / 2, pairs, true, &unused)) {
+            continue;
+        }
+        print_start(&s->results[i / 2]);
+        (void)printf("  %-7s", pairs ? "pairs" : "offsets");
+        print_win(s, i / 2, pairs, false);
+        print_win(s, i / 2, pairs, true);
         (void)printf("\n");
     }
 }
@@ -170,6 +206,7 @@ void eval_report_tables(const eval_session *s)
     }
     if (s->options.logits) {
         print_layers(s);
+        print_wins(s);
     }
     if (s->options.n_lengths > 0) {
         print_needle(s);
@@ -195,6 +232,20 @@ static json_t *json_layers(const eval_session *s, const eval_result *r, bool pai
     return list;
 }
 
+static json_t *json_win(const eval_session *s, int32_t policy, bool pairs, bool true_bits)
+{
+    eval_wins wins;
+    return eval_wins_find(s, policy, pairs, true_bits, &wins)
+               ? json_pack("{s:i, s:o}", "layers_won", wins.n_layers, "cut", number(wins.cut))
+               : json_null();
+}
+
+static json_t *json_wins(const eval_session *s, int32_t policy, bool pairs)
+{
+    return json_pack("{s:o, s:o}", "nominal", json_win(s, policy, pairs, false), "true_bits",
+                     json_win(s, policy, pairs, true));
+}
+
 static json_t *json_right(const eval_session *s, const eval_result *r)
 {
     json_t *lengths = json_array();
@@ -208,8 +259,9 @@ static json_t *json_right(const eval_session *s, const eval_result *r)
     return lengths;
 }
 
-static json_t *json_policy(const eval_session *s, const eval_result *r)
+static json_t *json_policy(const eval_session *s, int32_t policy)
 {
+    const eval_result *r = &s->results[policy];
     const eval_options *o = &s->options;
     json_t *out = json_pack("{s:s, s:f, s:{s:f, s:f}}", "policy", r->policy, "bytes_per_token",
                             r->bytes_per_token, "bits_per_element", "k", r->k_bits, "v", r->v_bits);
@@ -221,12 +273,13 @@ static json_t *json_policy(const eval_session *s, const eval_result *r)
     }
     if (o->logits) {
         const eval_gap gap = gap_means(&r->teacher.gap);
-        (void)json_object_set_new(out, "logits",
-                                  json_pack("{s:o, s:o, s:o, s:o, s:{s:o, s:o}}", "abs_error",
-                                            number(gap.abs_error), "kl", number(gap.kl), "top1",
-                                            number(gap.top1), "top10", number(gap.top10),
-                                            "attention_mae", "offsets", json_layers(s, r, false),
-                                            "pairs", json_layers(s, r, true)));
+        (void)json_object_set_new(
+            out, "logits",
+            json_pack("{s:o, s:o, s:o, s:o, s:{s:o, s:o}, s:{s:o, s:o}}", "abs_error",
+                      number(gap.abs_error), "kl", number(gap.kl), "top1", number(gap.top1),
+                      "top10", number(gap.top10), "attention_mae", "offsets",
+                      json_layers(s, r, false), "pairs", json_layers(s, r, true), "against_tq",
+                      "offsets", json_wins(s, policy, false), "pairs", json_wins(s, policy, true)));
     }
     if (o->n_lengths > 0) {
         (void)json_object_set_new(out, "needle", json_pack("{s:o}", "right", json_right(s, r)));
@@ -258,7 +311,7 @@ base_status eval_report_json(const eval_session *s)
     json_t *policies = json_array();
     base_hash_text(s->model->hash, hash);
     for (int32_t i = 0; i < o->n_policies; i++) {
-        (void)json_array_append_new(policies, json_policy(s, &s->results[i]));
+        (void)json_array_append_new(policies, json_policy(s, i));
     }
     json_t *root = json_pack("{s:s, s:s, s:o}", "model", s->model->name, "model_hash", hash,
                              "policies", policies);

@@ -1,7 +1,6 @@
 #include "launch/eval_session.h"
 
 #include "base/file.h"
-#include "kvshard/format.h"
 #include "launch/eval_text.h"
 #include "launch/process.h"
 #include "worker/eval/needle.h"
@@ -25,6 +24,19 @@ static void show(const eval_session *s, const char *what, const char *policy, in
     }
 }
 
+static base_status take_layer_bits(const eval_cache *cache, int32_t n_layers, double **bits_out)
+{
+    double *bits = base_heap.get(base_heap.ctx, (size_t)n_layers * sizeof *bits);
+    if (bits == NULL) {
+        return BASE_FAIL(BASE_NO_MEMORY, "bits of %d layers", n_layers);
+    }
+    for (int32_t l = 0; l < n_layers; l++) {
+        bits[l] = eval_cache_layer_k_bits(cache, l);
+    }
+    *bits_out = bits;
+    return BASE_OK;
+}
+
 static base_status describe(eval_session *s)
 {
     base_status st = BASE_OK;
@@ -32,19 +44,19 @@ static base_status describe(eval_session *s)
     const kv_shape shape = {c->n_layers, c->n_kv_heads, c->head_dim};
     for (int32_t i = 0; i < s->options.n_policies && st == BASE_OK; i++) {
         eval_result *r = &s->results[i];
-        kv_format *format = NULL;
+        eval_cache *cache = NULL;
         kv_policy_text(&s->options.policies[i], r->policy);
         BASE_TRY(st, out,
                  kv_calibration_open(s->options.policy_texts[i], s->options.model, s->model->hash,
                                      &shape, &base_heap, &s->calibrations[i]));
-        st = kv_format_create_calibrated(&s->options.policies[i], &shape, s->calibrations[i],
-                                         &base_heap, &format);
-        if (st == BASE_OK) {
-            r->bytes_per_token = kv_format_bytes_per_token(format);
-            r->k_bits = format->k_bits_per_element;
-            r->v_bits = format->v_bits_per_element;
-            kv_format_destroy(format);
-        }
+        BASE_TRY(st, out,
+                 eval_cache_create(&s->options.policies[i], &shape, s->calibrations[i], &base_heap,
+                                   &cache));
+        r->bytes_per_token = eval_cache_bytes_per_token(cache);
+        r->k_bits = eval_cache_k_bits(cache);
+        r->v_bits = eval_cache_v_bits(cache);
+        st = take_layer_bits(cache, c->n_layers, &r->layer_k_bits);
+        eval_cache_destroy(cache);
     }
 out:
     return st;
@@ -74,6 +86,7 @@ void eval_session_close(eval_session *s)
 {
     for (int32_t i = 0; s->results != NULL && i < s->options.n_policies; i++) {
         base_heap.put(base_heap.ctx, s->results[i].layers);
+        base_heap.put(base_heap.ctx, s->results[i].layer_k_bits);
     }
     for (int32_t i = 0; i < EVAL_MAX_POLICIES; i++) {
         kv_calibration_destroy(s->calibrations[i]);

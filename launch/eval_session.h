@@ -45,6 +45,7 @@ typedef struct eval_result { /* of one policy */
     char policy[KV_MAX_POLICY_TEXT];
     double bytes_per_token; /* in whole pages: codes, norms, padding */
     double k_bits, v_bits;  /* per element, the same */
+    double *layer_k_bits;   /* [L] */
     eval_teacher_result teacher;
     eval_attn_mae *layers; /* [L]; NULL without logits */
     int32_t right[EVAL_MAX_LENGTHS][EVAL_MAX_DEPTHS];

@@ -52,9 +52,16 @@ out:
     return st;
 }
 
-/* Whole blocks, so that every step begins at one; as many logits as fit the bound. */
-static int32_t step_tokens(const model_config *config)
+/* Whole blocks, so that every step begins at one; one block where a policy has no pages (run.h); as many
+ * logits as fit the bound. */
+static int32_t step_tokens(const eval_session *s)
 {
+    const model_config *config = &s->model->config;
+    for (int32_t i = 0; i < s->options.n_policies; i++) {
+        if (s->options.policies[i].paper != 0) {
+            return MIN_STEP;
+        }
+    }
     const int32_t n = LOGIT_FLOATS / config->n_vocab / MIN_STEP * MIN_STEP;
     return n < MIN_STEP ? MIN_STEP : n > MAX_STEP ? MAX_STEP : n;
 }
@@ -63,7 +70,7 @@ static base_status add_run(text_job *job, const kv_policy *policy,
                            const kv_calibration *calibration)
 {
     const eval_session *s = job->s;
-    const int32_t chunk = step_tokens(&s->model->config);
+    const int32_t chunk = step_tokens(s);
     const eval_run_options options = {
         .max_step_tokens = chunk,
         .max_samples = chunk,
@@ -111,7 +118,7 @@ static base_status open_runs(text_job *job)
     }
     for (int32_t i = 0; i < o->n_policies; i++) {
         BASE_TRY(st, out,
-                 eval_attn_error_create(&s->model->config, job->runs[i]->format, s->ctx,
+                 eval_attn_error_create(&s->model->config, job->runs[i]->cache, s->ctx,
                                         job->runs[i]->options.max_context, &base_heap,
                                         &job->errors[i]));
     }

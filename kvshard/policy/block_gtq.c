@@ -92,12 +92,18 @@ static void plan_side(const kv_policy *policy, const kv_shape *shape, const floa
 static const kv_policy_key keys[] = {
     {.name = "k", .offset = offsetof(kv_policy, k_bits), .low = 1, .high = 8, .also = 8},
     {.name = "v", .offset = offsetof(kv_policy, v_bits), .low = 2, .high = 8, .also = 16},
+    {.name = "paper",
+     .offset = offsetof(kv_policy, paper),
+     .low = 0,
+     .high = 1,
+     .also = 1,
+     .flag = true},
 };
 
 const kv_policy_impl kv_policy_impl_BLOCK_GTQ = {
     .initial = {.kind = KV_POLICY_BLOCK_GTQ, .k_bits = 3, .v_bits = 3},
     .keys = keys,
-    .n_keys = 2,
+    .n_keys = 3,
     .calibration = "block-gtq",
     .plan_scored = plan_side,
 };

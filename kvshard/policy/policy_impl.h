@@ -17,6 +17,7 @@
 
 typedef struct kv_policy_key { /* key=value of a policy; the value is an int32_t of kv_policy */
     const char *name;
+    bool flag;     /* written bare it means 1; the canonical text leaves 0 out */
     size_t offset; /* of the field */
     int32_t low;   /* low..high is allowed */
     int32_t high;

@@ -34,7 +34,7 @@ static inline model_run model_run_open(const char *folder, const char *policy_te
     CHECK_STATUS(kern_ctx_create_cpu(1, &base_heap, &r.ctx), BASE_OK);
     CHECK_STATUS(eval_run_create(r.m, &policy, r.ctx, ranks, &options, &base_heap, &r.run),
                  BASE_OK);
-    r.format = r.run->format;
+    r.format = r.run->cache->format;
     r.shard = r.run->shard;
     r.f = r.run->forward;
     return r;

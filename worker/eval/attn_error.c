@@ -13,7 +13,7 @@ typedef struct layer_sums {
 } layer_sums;
 
 struct eval_attn_error {
-    const kv_format *format;
+    const eval_cache *cache;
     kern_ctx *ctx;
     int32_t n_heads, n_kv_heads, head_dim, n_layers;
     int32_t max_context;
@@ -25,7 +25,7 @@ struct eval_attn_error {
     float *values;   /* [BLOCK][D] */
     float *keys;     /* [BLOCK][Hkv][D] as read back */
     uint16_t *rows;  /* of one open block */
-    uint8_t *page;   /* [format->page_bytes] */
+    uint8_t *page;   /* [cache->format->page_bytes] */
     layer_sums *sums;
     base_alloc mem;
 };
@@ -37,7 +37,7 @@ static void *take(const base_alloc *mem, int64_t n, size_t n_bytes)
     return base_checked_mul((size_t)n, n_bytes, &total) ? mem->get(mem->ctx, total) : NULL;
 }
 
-base_status eval_attn_error_create(const model_config *config, const kv_format *format,
+base_status eval_attn_error_create(const model_config *config, const eval_cache *cache,
                                    kern_ctx *ctx, int32_t max_context, const base_alloc *mem,
                                    eval_attn_error **error_out)
 {
@@ -51,7 +51,7 @@ base_status eval_attn_error_create(const model_config *config, const kv_format *
         goto out;
     }
     e->mem = *mem;
-    e->format = format;
+    e->cache = cache;
     e->ctx = ctx;
     e->n_heads = config->n_heads;
     e->n_kv_heads = config->n_kv_heads;
@@ -65,7 +65,7 @@ base_status eval_attn_error_create(const model_config *config, const kv_format *
     e->values = take(mem, BLOCK * d, sizeof(float));
     e->keys = take(mem, BLOCK * kv_width, sizeof(float));
     e->rows = take(mem, kern_open_elems(config->n_kv_heads, d), sizeof(uint16_t));
-    e->page = take(mem, format->page_bytes, 1);
+    e->page = take(mem, cache->format->page_bytes, 1);
     e->sums = take(mem, config->n_layers, sizeof *e->sums);
     if (e->errors == NULL || e->products == NULL || e->turned == NULL || e->table == NULL ||
         e->values == NULL || e->keys == NULL || e->rows == NULL || e->page == NULL ||
@@ -120,7 +120,7 @@ static base_status quantise(eval_attn_error *e, int32_t layer, const float *k, c
     static const int32_t dest[BLOCK]; /* all 0: the one open block */
     const int32_t d = e->head_dim;
     const int32_t hkv = e->n_kv_heads;
-    const kern_head_format *formats = kv_format_layer(e->format, layer);
+    const kern_head_format *formats = kv_format_layer(e->cache->format, layer);
     const kern_open open = {.block = 0, .rows = e->rows};
     const kern_pack pack = {.open = 0, .page = 0};
     int64_t positions[BLOCK];
@@ -142,7 +142,7 @@ static base_status quantise(eval_attn_error *e, int32_t layer, const float *k, c
                                   .opens = &open,
                                   .formats = formats,
                                   .pages = e->page,
-                                  .page_stride = e->format->page_bytes,
+                                  .page_stride = e->cache->format->page_bytes,
                                   .n_packs = 1,
                                   .n_opens = 1,
                                   .n_pages = 1,
@@ -163,6 +163,9 @@ static base_status quantise(eval_attn_error *e, int32_t layer, const float *k, c
         }
     }
     BASE_TRY(st, out, kern_basis(e->ctx, &back));
+    for (int32_t i = 0; e->cache->groups != NULL && i < BLOCK * hkv; i++) {
+        eval_free_groups_apply(e->cache->groups, layer, i % hkv, e->keys + (int64_t)i * d);
+    }
     for (int32_t h = 0; h < hkv; h++) {
         float *errors = errors_of(e, layer, h) + position * d;
         for (int64_t t = 0; t < BLOCK; t++) {

@@ -1,7 +1,7 @@
 /* worker/eval/attn_error.h - how far a policy's keys move attention logits, layer by layer.
  *
  * An observer of a forward pass whose own cache is bf16: every full block of keys that passes is written to a page
- * of the policy and read back (k^), and with e = k^ - k two means over all query heads are kept, neither
+ * of the policy and read back (k^, through free groups where the cache has them), and with e = k^ - k two means over all query heads are kept, neither
  * divided by sqrt(D):
  *   offsets  |q_t R_d e_t| over tokens t and 50 real offsets d evenly in -1024..1024, R_d the RoPE rotation:
  *            query and key of one token at a made-up distance, as Block-GTQ's paper measures (arXiv 2606.24033)
@@ -15,7 +15,7 @@
 #define WORKER_EVAL_ATTN_ERROR_H
 
 #include "kernels/kern.h"
-#include "kvshard/format.h"
+#include "worker/eval/cache.h"
 #include "worker/model/forward.h"
 
 #define EVAL_OFFSETS    50
@@ -28,10 +28,10 @@ typedef struct eval_attn_mae { /* of one layer */
     double pairs;              /* NaN when there was no pair */
 } eval_attn_mae;
 
-/* format and ctx are borrowed; ctx is the forward pass's.  max_context: positions of a sequence.
+/* cache and ctx are borrowed; ctx is the forward pass's.  max_context: positions of a sequence.
  * Errors: NO_MEMORY. */
 BASE_MUST_CHECK base_status eval_attn_error_create(const model_config *config,
-                                                   const kv_format *format, kern_ctx *ctx,
+                                                   const eval_cache *cache, kern_ctx *ctx,
                                                    int32_t max_context, const base_alloc *mem,
                                                    eval_attn_error **error_out);
 void eval_attn_error_destroy(eval_attn_error *error); /* NULL is allowed */

@@ -34,8 +34,7 @@ base_status eval_run_create(const model *m, const kv_policy *policy, kern_ctx *c
     run->ranks = ranks;
     run->options = *options;
     run->options.calibration = NULL;
-    BASE_TRY(st, out,
-             kv_format_create_calibrated(policy, &shape, options->calibration, mem, &run->format));
+    BASE_TRY(st, out, eval_cache_create(policy, &shape, options->calibration, mem, &run->cache));
     const int32_t max_blocks = (options->max_context - 1) / KERN_BLOCK_TOKENS + 1;
     const kv_shard_options sizes = {
         .n_pages = options->n_slots * ((max_blocks - 1) / comm_size(ranks) + 1),
@@ -43,10 +42,11 @@ base_status eval_run_create(const model *m, const kv_policy *policy, kern_ctx *c
         .max_step_tokens = options->max_step_tokens,
         .max_blocks_per_slot = max_blocks,
     };
-    BASE_TRY(st, out, kv_shard_create(run->format, &sizes, mem, &run->shard));
+    BASE_TRY(st, out, kv_shard_create(run->cache->format, &sizes, mem, &run->shard));
     const forward_limits limits = {options->max_step_tokens, options->max_samples,
                                    EVAL_RUN_TIMEOUT_MS};
-    BASE_TRY(st, out, forward_create(m, run->format, ctx, ranks, &limits, mem, &run->forward));
+    BASE_TRY(st, out,
+             forward_create(m, run->cache->format, ctx, ranks, &limits, mem, &run->forward));
     *run_out = run;
     run = NULL;
 
@@ -63,7 +63,7 @@ void eval_run_destroy(eval_run *run)
     const base_alloc mem = run->mem;
     forward_destroy(run->forward);
     kv_shard_destroy(run->shard);
-    kv_format_destroy(run->format);
+    eval_cache_destroy(run->cache);
     mem.put(mem.ctx, run);
 }
 
@@ -90,6 +90,26 @@ static base_status add_pages(eval_run *run, const kv_step_seq *seq)
     return st;
 }
 
+/* Tokens from a position to the end of its block. */
+static int32_t left_of_block(int64_t position)
+{
+    return KERN_BLOCK_TOKENS - (int32_t)(position % KERN_BLOCK_TOKENS);
+}
+
+static base_status seq_check(const eval_run *run, const kv_step_seq *seq)
+{
+    if (seq->position + seq->n_tokens > run->options.max_context) {
+        return BASE_FAIL(BASE_OUT_OF_RANGE, "sequence of %lld tokens, at most %d",
+                         (long long)seq->position + seq->n_tokens, run->options.max_context);
+    }
+    if (run->cache->groups != NULL && seq->n_tokens > left_of_block(seq->position)) {
+        return BASE_FAIL(BASE_BAD_INPUT,
+                         "%d tokens at position %lld: a step of this policy ends with its block",
+                         seq->n_tokens, (long long)seq->position);
+    }
+    return BASE_OK;
+}
+
 base_status eval_run_step(eval_run *run, kv_step_seq *seqs, int32_t n_seqs, const int32_t *ids,
                           const int32_t *sample_rows, int32_t n_samples, float *logits_out)
 {
@@ -102,17 +122,15 @@ base_status eval_run_step(eval_run *run, kv_step_seq *seqs, int32_t n_seqs, cons
             goto out;
         }
         seqs[i].position = run->positions[seqs[i].slot];
-        if (seqs[i].position + seqs[i].n_tokens > run->options.max_context) {
-            st =
-                BASE_FAIL(BASE_OUT_OF_RANGE, "sequence of %lld tokens, at most %d",
-                          (long long)seqs[i].position + seqs[i].n_tokens, run->options.max_context);
-            goto out;
-        }
+        BASE_TRY(st, out, seq_check(run, &seqs[i]));
         BASE_TRY(st, out, add_pages(run, &seqs[i]));
     }
     BASE_TRY(st, out, kv_shard_begin_step(run->shard, seqs, n_seqs, &step));
     BASE_TRY(st, out,
              forward_step(run->forward, run->shard, step, ids, sample_rows, n_samples, logits_out));
+    for (int32_t i = 0; i < step->n_packs; i++) {
+        eval_cache_fill(run->cache, step->pages + step->packs[i].page * step->page_stride);
+    }
     for (int32_t i = 0; i < n_seqs; i++) {
         run->positions[seqs[i].slot] += seqs[i].n_tokens;
     }
@@ -124,8 +142,11 @@ base_status eval_run_feed(eval_run *run, const int32_t *ids, int32_t n_tokens, i
                           float *logits_out)
 {
     base_status st = BASE_OK;
-    for (int32_t at = 0; at < n_tokens && st == BASE_OK; at += chunk) {
-        const int32_t n = n_tokens - at < chunk ? n_tokens - at : chunk;
+    int32_t n = 0;
+    for (int32_t at = 0; at < n_tokens && st == BASE_OK; at += n) {
+        const int32_t left = left_of_block(run->positions[0]);
+        n = n_tokens - at < chunk ? n_tokens - at : chunk;
+        n = run->cache->groups != NULL && n > left ? left : n;
         const int32_t last_row = n - 1;
         kv_step_seq seq = {.slot = 0, .n_tokens = n};
         st = eval_run_step(run, &seq, 1, ids + at, &last_row, 1,

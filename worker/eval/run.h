@@ -2,6 +2,8 @@
  *
  * For measures, tools and tests; the step loop of a server is engine/.  A slot is a sequence; block b of every
  * sequence belongs to rank b mod N, which numbers its pages in order of use.
+ * A policy without pages (cache.h) has its keys replaced after the step that fills a block, so a step of such a
+ * run stays within one block of each sequence: what a query sees is the same rule then.
  * Memory.   Pages for n_slots sequences of max_context positions, forward's scratch: made at create.
  * Threads.  One owner.  With several ranks every call that steps is collective. */
 #ifndef WORKER_EVAL_RUN_H
@@ -13,6 +15,7 @@
 #include "kvshard/format.h"
 #include "kvshard/policy.h"
 #include "kvshard/shard.h"
+#include "worker/eval/cache.h"
 #include "worker/model/forward.h"
 #include "worker/model/model.h"
 
@@ -31,7 +34,7 @@ typedef struct eval_run {
     const model *model; /* borrowed, like ctx and ranks */
     kern_ctx *ctx;
     comm *ranks;
-    kv_format *format;
+    eval_cache *cache;
     kv_shard *shard;
     forward *forward;
     eval_run_options options;
@@ -41,7 +44,7 @@ typedef struct eval_run {
 } eval_run;
 
 /* Everything but policy is borrowed and must outlive the run.  Several runs may share a model and a ctx.
- * Errors: BAD_INPUT (options), NO_MEMORY, and what making the cache's format gives. */
+ * Errors: BAD_INPUT (options), NO_MEMORY, and what making the cache gives. */
 BASE_MUST_CHECK base_status eval_run_create(const model *m, const kv_policy *policy, kern_ctx *ctx,
                                             comm *ranks, const eval_run_options *options,
                                             const base_alloc *mem, eval_run **run_out);
@@ -51,12 +54,14 @@ void eval_run_destroy(eval_run *run); /* NULL is allowed */
 void eval_run_clear(eval_run *run);
 
 /* One step of n_seqs sequences, whose ids follow each other; seqs[].position is filled in.
- * sample_rows and logits_out as of forward_step.  Errors: OUT_OF_RANGE (past max_context), forward_step's. */
+ * sample_rows and logits_out as of forward_step.  Errors: OUT_OF_RANGE (past max_context),
+ * BAD_INPUT (over a block's end under a policy without pages), forward_step's. */
 BASE_MUST_CHECK base_status eval_run_step(eval_run *run, kv_step_seq *seqs, int32_t n_seqs,
                                           const int32_t *ids, const int32_t *sample_rows,
                                           int32_t n_samples, float *logits_out);
 
-/* Feeds n_tokens > 0 to slot 0 in steps of at most chunk; logits_out [V] of the last token. */
+/* Feeds n_tokens > 0 to slot 0 in steps of at most chunk, cut at blocks where the policy asks for it;
+ * logits_out [V] of the last token. */
 BASE_MUST_CHECK base_status eval_run_feed(eval_run *run, const int32_t *ids, int32_t n_tokens,
                                           int32_t chunk, float *logits_out);
 

@@ -25,6 +25,9 @@ static void text_means_a_policy(void **state)
          "kivi:k=16,v=8,g=128,w=1024,s=128"},
         {"kivi:w=0,g=64,k=4", KV_POLICY_KIVI, 4, 2, "kivi:k=4,v=2,g=64,w=0,s=0"},
         {"block-gtq:v=16,calib=a/b.cal,k=1", KV_POLICY_BLOCK_GTQ, 1, 16, "block-gtq:k=1,v=16"},
+        {"block-gtq:paper", KV_POLICY_BLOCK_GTQ, 3, 3, "block-gtq:k=3,v=3,paper=1"},
+        {"block-gtq:paper=1,k=2", KV_POLICY_BLOCK_GTQ, 2, 3, "block-gtq:k=2,v=3,paper=1"},
+        {"block-gtq:paper=0", KV_POLICY_BLOCK_GTQ, 3, 3, "block-gtq:k=3,v=3"},
     };
     for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
         kv_policy policy = {0};
@@ -74,7 +77,11 @@ static void what_is_wrong_is_named(void **state)
         {"block-gtq:k=0", "policy block-gtq: k is 0, allowed 1..8"},
         {"block-gtq:calib=", "policy block-gtq: calib names no file"},
         {"block-gtq:calib=a,calib=a", "policy block-gtq: calib is given twice"},
-        {"block-gtq:paper", "policy block-gtq: key 'paper' is unknown; known are k, v, calib"},
+        {"block-gtq:paper=2", "policy block-gtq: paper is 2, allowed 0..1"},
+        {"block-gtq:paper=", "policy block-gtq: paper is , allowed 0..1"},
+        {"block-gtq:paper,paper", "policy block-gtq: paper is given twice"},
+        {"block-gtq:k", "policy block-gtq: k is , allowed 1..8"},
+        {"tq:paper", "policy tq: key 'paper' is unknown; known are k, v"},
         {"tq:calib=a", "policy tq: key 'calib' is unknown; known are k, v"},
         {"kivi:k=3", "policy kivi: k is 3, allowed 2, 4, 8, 16"},
         {"kivi:v=1", "policy kivi: v is 1, allowed 2, 4, 8, 16"},

@@ -14,7 +14,7 @@ enum { BLOCK = KERN_BLOCK_TOKENS, T = 2 * BLOCK + 20, H = 4, HKV = 2, D = 64, LA
 
 typedef struct world {
     model_config config;
-    kv_format *format;
+    eval_cache *cache;
     kern_ctx *ctx;
     float q[T][H][D], k[T][HKV][D], v[T][HKV][D];
     float inv_freq[D / 2];
@@ -29,7 +29,7 @@ static void open_world(const char *policy_text)
     const kv_shape shape = {LAYERS, HKV, D};
     w.config = (model_config){.n_layers = LAYERS, .n_heads = H, .n_kv_heads = HKV, .head_dim = D};
     CHECK_STATUS(kv_policy_parse(policy_text, &policy), BASE_OK);
-    CHECK_STATUS(kv_format_create(&policy, &shape, &base_heap, &w.format), BASE_OK);
+    CHECK_STATUS(eval_cache_create(&policy, &shape, NULL, &base_heap, &w.cache), BASE_OK);
     CHECK_STATUS(kern_ctx_create_cpu(1, &base_heap, &w.ctx), BASE_OK);
     float *const parts[] = {&w.q[0][0][0], &w.k[0][0][0], &w.v[0][0][0]};
     const size_t sizes[] = {T * H * D, T * HKV * D, T * HKV * D};
@@ -49,7 +49,7 @@ static void open_world(const char *policy_text)
 static void close_world(void)
 {
     kern_ctx_destroy(w.ctx);
-    kv_format_destroy(w.format);
+    eval_cache_destroy(w.cache);
 }
 
 static void see(eval_attn_error *e, int32_t layer, int32_t begin, int32_t end)
@@ -116,7 +116,7 @@ static void bf16_errors_are_those_of_rounding(void **state)
     (void)state;
     eval_attn_error *e = NULL;
     open_world("bf16");
-    CHECK_STATUS(eval_attn_error_create(&w.config, w.format, w.ctx, T, &base_heap, &e), BASE_OK);
+    CHECK_STATUS(eval_attn_error_create(&w.config, w.cache, w.ctx, T, &base_heap, &e), BASE_OK);
     see(e, 1, 0, BLOCK);
     see(e, 1, BLOCK, T);
     const eval_attn_mae got = eval_attn_error_layer(e, 1);
@@ -140,8 +140,7 @@ static void tq_errors_follow_the_distortion(void **state)
     for (size_t i = 0; i < 3; i++) {
         eval_attn_error *e = NULL;
         open_world(policies[i]);
-        CHECK_STATUS(eval_attn_error_create(&w.config, w.format, w.ctx, T, &base_heap, &e),
-                     BASE_OK);
+        CHECK_STATUS(eval_attn_error_create(&w.config, w.cache, w.ctx, T, &base_heap, &e), BASE_OK);
         see(e, 0, 0, T);
         const eval_attn_mae got = eval_attn_error_layer(e, 0);
         /* |k|^2 = D, and q is N(0, 1): q . e is about N(0, D * distortion) */
@@ -158,8 +157,7 @@ static void a_step_inside_a_block_is_refused(void **state)
     (void)state;
     eval_attn_error *e = NULL;
     open_world("bf16");
-    CHECK_STATUS(eval_attn_error_create(&w.config, w.format, w.ctx, BLOCK, &base_heap, &e),
-                 BASE_OK);
+    CHECK_STATUS(eval_attn_error_create(&w.config, w.cache, w.ctx, BLOCK, &base_heap, &e), BASE_OK);
     forward_observation seen = {.n_tokens = 1, .positions = w.positions + 5};
     CHECK_STATUS(eval_attn_error_see(e, &seen), BASE_BAD_INPUT);
     CHECK_ERROR_NAMES("position 5");
@@ -178,7 +176,7 @@ static void create_survives_every_failed_allocation(void **state)
         failing_alloc a = {.fail_at = k};
         const base_alloc mem = {failing_get, failing_put, &a};
         eval_attn_error *e = NULL;
-        const base_status st = eval_attn_error_create(&w.config, w.format, w.ctx, T, &mem, &e);
+        const base_status st = eval_attn_error_create(&w.config, w.cache, w.ctx, T, &mem, &e);
         if (st == BASE_OK) {
             assert_true(k > 5);
             eval_attn_error_destroy(e);
