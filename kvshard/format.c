@@ -313,13 +313,13 @@ base_status kv_format_create_calibrated(const kv_policy *policy, const kv_shape 
     tables t = {.calibration = calibration};
 
     BASE_TRY(st, out, kv_shape_check(shape));
-    BASE_TRY(st, out, kv_format_check_calibration(policy, shape, calibration));
     if (policy->paper != 0) {
         st = BASE_FAIL(BASE_BAD_INPUT,
                        "policy block-gtq:paper is a reference for `ropewalk eval`: no page holds "
                        "groups that are no multiple of 16 dims");
         goto out;
     }
+    BASE_TRY(st, out, kv_format_check_calibration(policy, shape, calibration));
     format = mem->get(mem->ctx, sizeof *format);
     if (format == NULL) {
         st = BASE_FAIL(BASE_NO_MEMORY, "cache format");
