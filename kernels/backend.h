@@ -16,10 +16,25 @@ typedef struct kern_backend {
     void (*destroy)(kern_ctx *ctx);
 } kern_backend;
 
+/* Memory that the host cannot touch, behind memory.h, whose words these are. */
+typedef struct kern_far {
+    void *ctx;
+    base_alloc memory;
+    base_alloc mirror;
+    base_status (*send)(void *ctx, const void *mirror, size_t n_bytes);
+    base_status (*fetch)(void *ctx, void *mirror, size_t n_bytes);
+    base_status (*bind)(void *ctx, const void *bytes, size_t n_bytes);
+    base_status (*bind_formats)(void *ctx, const kern_head_format *formats, int32_t n_layers,
+                                int32_t n_kv_heads);
+    void (*unbind)(void *ctx, const void *bytes);
+    base_status (*wait)(void *ctx);
+} kern_far;
+
 struct kern_ctx {
     const kern_backend *backend; /* chosen once, when the engine starts */
     void *state;                 /* the backend's: streams, scratch */
     base_alloc mem;
+    const kern_far *far; /* NULL: ops work on the host's memory, and mem serves memory.h */
 };
 
 /* Each backend defines one function per op, found here by name. */

@@ -7,6 +7,7 @@
 
 #include "base/alloc.h"
 #include "base/status.h"
+#include "kernels/memory.h"
 #include "kernels/op_append.h"
 #include "kernels/op_attn.h"
 #include "kernels/op_basis.h"

@@ -90,7 +90,8 @@ static void timed_note(timed_state *s, kern_op op, int64_t begun, int64_t n_byte
     {                                                                          \
         timed_state *s = ctx->state;                                           \
         const int64_t begun = base_now_ns();                                   \
-        const base_status st = s->inner->backend->op(s->inner, args);          \
+        base_status st = s->inner->backend->op(s->inner, args);                \
+        st = st == BASE_OK ? kern_wait(s->inner) : st;                         \
         timed_note(s, KERN_OP_##op, begun, op##_bytes(args));                  \
         return st;                                                             \
     }
@@ -132,7 +133,7 @@ base_status kern_ctx_create_timed(kern_ctx *inner, const base_alloc *mem, kern_c
         return BASE_FAIL(BASE_NO_MEMORY, "timed kernel context");
     }
     s->inner = inner;
-    *ctx = (kern_ctx){.backend = &timed_backend, .state = s, .mem = *mem};
+    *ctx = (kern_ctx){.backend = &timed_backend, .state = s, .mem = *mem, .far = inner->far};
     *ctx_out = ctx;
     return BASE_OK;
 }

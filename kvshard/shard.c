@@ -18,12 +18,7 @@ typedef struct sizes {
     size_t scratch;
     size_t slots;
     size_t table;
-    size_t seqs;
-    size_t opens;
-    size_t places;
-    size_t packs;
-    size_t dest;
-    size_t positions;
+    size_t step;
     size_t total;
 } sizes;
 
@@ -73,29 +68,27 @@ static bool add_product(size_t *total, size_t a, size_t b, size_t *out)
 static bool measure(const kv_format *format, const kv_shard_options *o, sizes *out)
 {
     const size_t n_slots = (size_t)o->n_slots;
+    const int32_t n_layers = format->shape.n_layers;
     const size_t open_bytes =
         (size_t)kern_open_elems(format->shape.n_kv_heads, format->shape.head_dim) *
         sizeof(uint16_t);
-    const size_t n_tails = n_slots * (size_t)kv_shard_tails_per_slot(format);
-    const size_t n_opens = (size_t)max_opens(format, o);
     size_t *total = &out->total;
+    size_t step[KV_STEP_ARRAYS + 1];
 
-    *out = (sizes){.total = sizeof(kv_shard)};
+    const size_t n_tails = n_slots * (size_t)kv_shard_tails_per_slot(format);
+
+    kv_step_layout(n_layers, o->max_step_tokens, o->n_slots, max_opens(format, o), step);
+    *out = (sizes){.step = step[KV_STEP_ARRAYS], .total = sizeof(kv_shard)};
     const bool fits =
         base_checked_mul((size_t)o->n_pages, (size_t)format->page_bytes, &out->pages) &&
         base_checked_add(out->pages, PAGE_ALIGN, &out->pages) &&
         base_checked_add(*total, out->pages, total) &&
-        add_product(total, n_tails * (size_t)format->shape.n_layers, open_bytes, &out->tails) &&
+        add_product(total, n_tails * (size_t)n_layers, open_bytes, &out->tails) &&
         add_product(total, (size_t)max_scratch(o), open_bytes, &out->scratch) &&
         add_product(total, n_slots, sizeof(kv_slot), &out->slots) &&
         add_product(total, n_slots * (size_t)o->max_blocks_per_slot, sizeof(kern_attn_page),
                     &out->table) &&
-        add_product(total, n_slots, sizeof(kern_attn_seq), &out->seqs) &&
-        add_product(total, n_opens, sizeof(kern_open), &out->opens) &&
-        add_product(total, n_opens, sizeof(kv_place), &out->places) &&
-        add_product(total, n_opens, sizeof(kern_pack), &out->packs) &&
-        add_product(total, (size_t)o->max_step_tokens, sizeof(int32_t), &out->dest) &&
-        add_product(total, (size_t)o->max_step_tokens, sizeof(int64_t), &out->positions);
+        base_checked_add(*total, out->step, total);
     return fits && *total <= INT64_MAX;
 }
 
@@ -113,7 +106,7 @@ static void *get(const base_alloc *mem, size_t n_bytes, bool *ok)
     return p;
 }
 
-base_status kv_shard_create(const kv_format *format, const kv_shard_options *options,
+base_status kv_shard_create(const kv_format *format, const kv_shard_options *options, kern_ctx *ctx,
                             const base_alloc *mem, kv_shard **shard_out)
 {
     base_status st = BASE_OK;
@@ -132,23 +125,18 @@ base_status kv_shard_create(const kv_format *format, const kv_shard_options *opt
         shard->mem = *mem;
         shard->format = format;
         shard->options = *options;
+        shard->ctx = ctx;
         shard->open_elems = kern_open_elems(format->shape.n_kv_heads, format->shape.head_dim);
-        shard->page_memory = get(mem, bytes.pages, &ok);
-        shard->tails = get(mem, bytes.tails, &ok);
-        shard->scratch = get(mem, bytes.scratch, &ok);
         shard->slots = get(mem, bytes.slots, &ok);
-        shard->table = get(mem, bytes.table, &ok);
-        shard->seqs = get(mem, bytes.seqs, &ok);
-        shard->opens = get(mem, bytes.opens, &ok);
-        shard->places = get(mem, bytes.places, &ok);
-        shard->packs = get(mem, bytes.packs, &ok);
-        shard->dest = get(mem, bytes.dest, &ok);
-        shard->positions = get(mem, bytes.positions, &ok);
+        shard->page_memory = get(kern_memory(ctx), bytes.pages, &ok);
+        shard->tails = get(kern_memory(ctx), bytes.tails, &ok);
+        shard->scratch = get(kern_memory(ctx), bytes.scratch, &ok);
+        shard->table = get(kern_mirror(ctx), bytes.table, &ok);
+        shard->step_memory = get(kern_mirror(ctx), bytes.step, &ok);
     }
     if (!ok) {
         st = BASE_FAIL(BASE_NO_MEMORY, "shard of %d pages and %d tails, %zu bytes in all",
-                       options->n_pages, options->n_slots * kv_shard_tails_per_slot(format),
-                       bytes.total);
+                       options->n_pages, options->n_slots, bytes.total);
         goto out;
     }
     const uintptr_t misaligned = (uintptr_t)shard->page_memory % PAGE_ALIGN;
@@ -167,12 +155,14 @@ void kv_shard_destroy(kv_shard *shard)
         return;
     }
     const base_alloc mem = shard->mem;
-    void *const parts[] = {shard->positions, shard->dest,  shard->packs,      shard->places,
-                           shard->opens,     shard->seqs,  shard->table,      shard->slots,
-                           shard->scratch,   shard->tails, shard->page_memory};
-    for (size_t i = 0; i < sizeof parts / sizeof parts[0]; i++) {
-        mem.put(mem.ctx, parts[i]);
-    }
+    const base_alloc *memory = kern_memory(shard->ctx);
+    const base_alloc *mirror = kern_mirror(shard->ctx);
+    mirror->put(mirror->ctx, shard->step_memory);
+    mirror->put(mirror->ctx, shard->table);
+    memory->put(memory->ctx, shard->scratch);
+    memory->put(memory->ctx, shard->tails);
+    memory->put(memory->ctx, shard->page_memory);
+    mem.put(mem.ctx, shard->slots);
     mem.put(mem.ctx, shard);
 }
 

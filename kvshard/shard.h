@@ -5,7 +5,9 @@
  * everything (owners, page ids); the plan of each step carries it; this module follows.
  * Memory.   n_pages pages; for each slot window + 1 + sink blocks (format.h) of bf16 rows [L][Hkv][2][128][D],
  *           its tails; and the rows of one layer for the blocks that a step may fill or that leave the window
- *           in it (max_step_tokens / 128 + n_slots): fixed at create.
+ *           in it (max_step_tokens / 128 + n_slots): fixed at create.  Pages and rows are the context's
+ *           (kern_memory): only ops touch them.  Tables and steps are mirrors, sent by kv_shard_begin_step:
+ *           of a table what is new, of a step what it uses.
  * Threads.  One owner: the step loop. */
 #ifndef KVSHARD_SHARD_H
 #define KVSHARD_SHARD_H
@@ -27,10 +29,10 @@ typedef struct kv_shard_options {
     int32_t max_blocks_per_slot; /* of one sequence, all ranks together */
 } kv_shard_options;
 
-/* format is borrowed.  Errors: BAD_INPUT, NO_MEMORY. */
+/* format and ctx are borrowed.  Errors: BAD_INPUT, NO_MEMORY. */
 BASE_MUST_CHECK base_status kv_shard_create(const kv_format *format,
-                                            const kv_shard_options *options, const base_alloc *mem,
-                                            kv_shard **shard_out);
+                                            const kv_shard_options *options, kern_ctx *ctx,
+                                            const base_alloc *mem, kv_shard **shard_out);
 void kv_shard_destroy(kv_shard *shard); /* NULL is allowed */
 /* Bytes that create would take; INT64_MAX on overflow. */
 int64_t kv_shard_bytes(const kv_format *format, const kv_shard_options *options);
@@ -49,7 +51,7 @@ typedef struct kv_step_seq { /* a sequence's part in a step */
 } kv_step_seq;
 
 /* What the ops of one step need, the same for all layers but opens.  Owned by the shard, valid until the
- * next kv_shard_begin_step. */
+ * next kv_shard_begin_step; the host reads it like any op. */
 typedef struct kv_step {
     const kern_attn_seq *seqs; /* [n_seqs] */
     const kern_attn_page *page_list;
@@ -69,12 +71,13 @@ typedef struct kv_step {
 } kv_step;
 
 /* Lays out a step.  Every block that the step's tokens touch and this rank owns must have been added.
- * Errors: BAD_INPUT (tokens above max_step_tokens, a slot twice, a position that is not the next one). */
+ * Errors: BAD_INPUT (tokens above max_step_tokens, a slot twice, a position that is not the next one),
+ * DEVICE_LOST. */
 BASE_MUST_CHECK base_status kv_shard_begin_step(kv_shard *shard, const kv_step_seq *seqs,
                                                 int32_t n_seqs, const kv_step **step_out);
 
-/* The opens [n_opens] of a layer: rows in a tail or in scratch that all layers share, so layers go in
- * order: append, pack, attend, then the next.  Valid until the next call. */
-const kern_open *kv_shard_layer_opens(kv_shard *shard, int32_t layer);
+/* The opens [n_opens] of a layer of the step: rows in a tail or in scratch that all layers share, so layers go
+ * in order: append, pack, attend, then the next. */
+const kern_open *kv_shard_layer_opens(const kv_shard *shard, int32_t layer);
 
 #endif /* KVSHARD_SHARD_H */

@@ -8,32 +8,40 @@
 typedef struct kv_slot {
     int64_t position; /* of the next token */
     int32_t n_pages;  /* in the slot's part of the table */
+    int32_t n_sent;   /* of them, that ops know of */
     uint64_t step;    /* the last step it was in, 0: none */
 } kv_slot;
 
-typedef struct kv_place { /* of an open block's rows, in any layer */
-    int32_t tail;         /* index of the tail that holds them, or -1 */
-    int32_t scratch;      /* index, if tail is -1 */
-    int32_t carry;        /* index of the tail that holds the rows of earlier steps, or -1 */
-} kv_place;
+/* The arrays of a step, that kv_step shows: one behind the other in this order, opens of all layers among them,
+ * so that one send serves the step. */
+typedef struct kv_step_arrays {
+    int64_t *positions;
+    kern_open *opens; /* [L][open_stride] */
+    kern_attn_seq *seqs;
+    kern_pack *packs; /* [n_opens], at most */
+    int32_t *dest;
+} kv_step_arrays;
+
+#define KV_STEP_ARRAYS 5
 
 struct kv_shard {
     const kv_format *format;
     kv_shard_options options;
+    kern_ctx *ctx;
     base_alloc mem;
     int64_t open_elems;
     uint64_t n_steps;
+    kv_slot *slots; /* [n_slots] */
+    /* only ops touch these */
     uint8_t *page_memory;
-    uint16_t *tails;       /* [n_slots][tails_per_slot][L] of open_elems */
-    uint16_t *scratch;     /* [max_scratch] of open_elems */
-    kv_slot *slots;        /* [n_slots] */
+    uint16_t *tails;   /* [n_slots][tails_per_slot][L] of open_elems */
+    uint16_t *scratch; /* [max_scratch] of open_elems */
+    /* mirrors */
     kern_attn_page *table; /* [n_slots][max_blocks_per_slot] */
-    kern_attn_seq *seqs;   /* [n_slots] */
-    kern_open *opens;      /* [max_opens] */
-    kv_place *places;      /* [max_opens] */
-    kern_pack *packs;      /* [max_opens] */
-    int32_t *dest;         /* [max_step_tokens] */
-    int64_t *positions;    /* [max_step_tokens] */
+    char *step_memory;
+    size_t step_n_bytes;   /* that the step uses of it */
+    kv_step_arrays arrays; /* in step_memory */
+    int32_t open_stride;   /* n_opens, and one more where that keeps every layer's aligned */
     kv_step step;
 };
 
@@ -50,5 +58,9 @@ static inline kern_attn_page *kv_shard_table(const kv_shard *shard, int32_t slot
 
 /* Errors: BAD_INPUT (a slot that does not exist). */
 BASE_MUST_CHECK base_status kv_shard_check_slot(const kv_shard *shard, int32_t slot_id);
+
+/* Bytes from the start of a step's memory at which each array begins, and the last ends. */
+void kv_step_layout(int64_t n_layers, int64_t n_tokens, int64_t n_seqs, int64_t n_opens,
+                    size_t at_out[KV_STEP_ARRAYS + 1]);
 
 #endif /* KVSHARD_SHARD_STATE_H */

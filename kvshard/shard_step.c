@@ -8,6 +8,8 @@
  * step are a prefix. */
 #include "kvshard/shard_state.h"
 
+#define STEP_ALIGN 16 /* of each array of a step */
+
 /* Everything that can be wrong with a step; marks the slots it is in. */
 static base_status check_step(kv_shard *shard, const kv_step_seq *seqs, int32_t n_seqs)
 {
@@ -67,8 +69,7 @@ typedef struct span { /* of a sequence in a step */
     int32_t first_token; /* in the step */
     int64_t begin;       /* positions */
     int64_t end;
-    int64_t first_block; /* that it touches */
-    int64_t last_block;
+    int64_t last_block; /* that it touches */
 } span;
 
 /* The only tail that may hold the rows of a block. */
@@ -78,6 +79,97 @@ static int32_t tail_of(const kv_shard *shard, int32_t slot_id, int32_t block)
     const int32_t ring = f->window_blocks + 1;
     const int32_t in_slot = block < f->sink_blocks ? ring + block : block % ring;
     return slot_id * kv_shard_tails_per_slot(f) + in_slot;
+}
+
+/* Entries of a slot's table that a step's queries see as rows: sinks [0, sinks_end), then [begin, end). */
+typedef struct row_entries {
+    int32_t sinks_end;
+    int32_t begin;
+    int32_t end;
+} row_entries;
+
+static row_entries find_rows(const kv_shard *shard, const kv_step_seq *seq)
+{
+    const kern_attn_page *table = kv_shard_table(shard, seq->slot);
+    const kv_format *f = shard->format;
+    const int32_t n_pages = shard->slots[seq->slot].n_pages;
+    const int64_t oldest = seq->position / KERN_BLOCK_TOKENS - f->window_blocks;
+    const int64_t last = (seq->position + seq->n_tokens - 1) / KERN_BLOCK_TOKENS;
+    const int64_t sinks = oldest < f->sink_blocks ? oldest : f->sink_blocks;
+    return (row_entries){.sinks_end = find_block(table, n_pages, sinks),
+                         .begin = find_block(table, n_pages, oldest),
+                         .end = find_block(table, n_pages, last + 1)};
+}
+
+static int32_t count_rows(const kv_shard *shard, const kv_step_seq *seq)
+{
+    const row_entries rows = find_rows(shard, seq);
+    return rows.sinks_end + rows.end - rows.begin;
+}
+
+static int64_t stride_of(int64_t n_opens)
+{
+    return n_opens + n_opens % 2; /* two opens are 48 bytes */
+}
+
+/* The limits of a shard's options and of kv_shape keep this far from overflow. */
+void kv_step_layout(int64_t n_layers, int64_t n_tokens, int64_t n_seqs, int64_t n_opens,
+                    size_t at_out[KV_STEP_ARRAYS + 1])
+{
+    const int64_t n_bytes[KV_STEP_ARRAYS] = {
+        n_tokens * (int64_t)sizeof(int64_t),
+        n_layers * stride_of(n_opens) * (int64_t)sizeof(kern_open),
+        n_seqs * (int64_t)sizeof(kern_attn_seq),
+        n_opens * (int64_t)sizeof(kern_pack),
+        n_tokens * (int64_t)sizeof(int32_t),
+    };
+    at_out[0] = 0;
+    for (int32_t i = 0; i < KV_STEP_ARRAYS; i++) {
+        const size_t end = at_out[i] + (size_t)n_bytes[i];
+        at_out[i + 1] = (end + STEP_ALIGN - 1) / STEP_ALIGN * STEP_ALIGN;
+    }
+}
+
+/* Gives each array of the step its place. */
+static void carve(kv_shard *shard, int32_t n_tokens, int32_t n_seqs, int32_t n_opens)
+{
+    kv_step_arrays *a = &shard->arrays;
+    char *memory = shard->step_memory;
+    size_t at[KV_STEP_ARRAYS + 1];
+
+    kv_step_layout(shard->format->shape.n_layers, n_tokens, n_seqs, n_opens, at);
+    a->positions = (int64_t *)(void *)(memory + at[0]);
+    a->opens = (kern_open *)(void *)(memory + at[1]);
+    a->seqs = (kern_attn_seq *)(void *)(memory + at[2]);
+    a->packs = (kern_pack *)(void *)(memory + at[3]);
+    a->dest = (int32_t *)(void *)(memory + at[4]);
+    shard->step_n_bytes = at[KV_STEP_ARRAYS];
+    shard->open_stride = (int32_t)stride_of(n_opens);
+    shard->step = (kv_step){
+        .seqs = a->seqs,
+        .page_list = shard->table,
+        .dest = a->dest,
+        .positions = a->positions,
+        .packs = a->packs,
+        .pages = shard->step.pages,
+        .page_stride = shard->format->page_bytes,
+        .n_pages_total = shard->options.n_pages,
+        .n_page_list = shard->options.n_slots * shard->options.max_blocks_per_slot,
+        .window_blocks = shard->format->window_blocks,
+        .sink_blocks = shard->format->sink_blocks,
+    };
+}
+
+/* The step's next open, whose rows are in a tail, or in scratch if tail is NULL; the same for every layer. */
+static void set_opens(kv_shard *shard, kern_open open, uint16_t *tail, uint16_t *scratch,
+                      const uint16_t *carry)
+{
+    for (int64_t layer = 0; layer < shard->format->shape.n_layers; layer++) {
+        open.rows = tail != NULL ? tail + layer * shard->open_elems : scratch;
+        open.carry = carry != NULL ? carry + layer * shard->open_elems : NULL;
+        shard->arrays.opens[layer * shard->open_stride + shard->step.n_opens] = open;
+    }
+    shard->step.n_opens++;
 }
 
 /* Adds a block to the step: its rows, its pack if the step fills it, the destinations of its tokens. */
@@ -90,30 +182,32 @@ static void add_open(kv_shard *shard, const span *in, const kern_attn_page *entr
     const int64_t block_end = block_begin + KERN_BLOCK_TOKENS;
     const int64_t from = block_begin > in->begin ? block_begin : in->begin;
     const int64_t to = block_end < in->end ? block_end : in->end;
-    const int32_t tail = tail_of(shard, in->slot, block);
+    uint16_t *const tail = shard->tails + tail_of(shard, in->slot, block) *
+                                              (int64_t)shard->format->shape.n_layers *
+                                              shard->open_elems;
     const bool stays = block < shard->format->sink_blocks ||
                        block >= in->last_block - shard->format->window_blocks;
     const int64_t n_old = in->begin < block_end ? in->begin - block_begin : KERN_BLOCK_TOKENS;
     const bool has_carry = !stays && n_old > 0;
+    const kern_open open = {.block = block, .n_carry = has_carry ? (int32_t)n_old : 0};
 
-    shard->places[step->n_opens] = (kv_place){.tail = stays ? tail : -1,
-                                              .scratch = stays ? -1 : (*n_scratch)++,
-                                              .carry = has_carry ? tail : -1};
-    shard->opens[step->n_opens] =
-        (kern_open){.block = block, .n_carry = has_carry ? (int32_t)n_old : 0};
     if (from < to && block_end <= in->end) {
-        shard->packs[step->n_packs++] = (kern_pack){.open = step->n_opens, .page = entry->page};
+        shard->arrays.packs[step->n_packs++] =
+            (kern_pack){.open = step->n_opens, .page = entry->page};
     }
     for (int64_t p = from; p < to; p++) {
-        shard->dest[in->first_token + (int32_t)(p - in->begin)] = step->n_opens;
+        shard->arrays.dest[in->first_token + (int32_t)(p - in->begin)] = step->n_opens;
     }
-    step->n_opens++;
+    set_opens(shard, open, stays ? tail : NULL, shard->scratch + *n_scratch * shard->open_elems,
+              has_carry ? tail : NULL);
+    *n_scratch += !stays;
 }
 
 /* Adds a sequence to the step: its tokens, and every block that a query of it sees as rows. */
 static void add_seq(kv_shard *shard, const kv_step_seq *seq, int32_t *n_scratch)
 {
     kv_step *step = &shard->step;
+    const kv_step_arrays *a = &shard->arrays;
     kv_slot *s = &shard->slots[seq->slot];
     const kern_attn_page *table = kv_shard_table(shard, seq->slot);
     const int64_t end = seq->position + seq->n_tokens;
@@ -121,25 +215,21 @@ static void add_seq(kv_shard *shard, const kv_step_seq *seq, int32_t *n_scratch)
                      .first_token = step->n_tokens,
                      .begin = seq->position,
                      .end = end,
-                     .first_block = seq->position / KERN_BLOCK_TOKENS,
                      .last_block = (end - 1) / KERN_BLOCK_TOKENS};
-    const int64_t oldest = in.first_block - shard->format->window_blocks;
+    const row_entries rows = find_rows(shard, seq);
     const int32_t first_open = step->n_opens;
 
     for (int32_t t = 0; t < seq->n_tokens; t++) {
-        shard->positions[in.first_token + t] = in.begin + t;
-        shard->dest[in.first_token + t] = -1;
+        a->positions[in.first_token + t] = in.begin + t;
+        a->dest[in.first_token + t] = -1;
     }
-    for (int32_t i = 0;
-         i < s->n_pages && table[i].block < shard->format->sink_blocks && table[i].block < oldest;
-         i++) {
+    for (int32_t i = 0; i < rows.sinks_end; i++) {
         add_open(shard, &in, &table[i], n_scratch);
     }
-    for (int32_t i = find_block(table, s->n_pages, oldest);
-         i < s->n_pages && table[i].block <= in.last_block; i++) {
+    for (int32_t i = rows.begin; i < rows.end; i++) {
         add_open(shard, &in, &table[i], n_scratch);
     }
-    shard->seqs[step->n_seqs++] = (kern_attn_seq){
+    a->seqs[step->n_seqs++] = (kern_attn_seq){
         .position = in.begin,
         .first_token = in.first_token,
         .n_tokens = seq->n_tokens,
@@ -152,48 +242,47 @@ static void add_seq(kv_shard *shard, const kv_step_seq *seq, int32_t *n_scratch)
     s->position = end;
 }
 
+/* What ops do not know yet: the step, and what is new in its sequences' tables. */
+static base_status send(kv_shard *shard, const kv_step_seq *seqs, int32_t n_seqs)
+{
+    base_status st = BASE_OK;
+
+    for (int32_t i = 0; i < n_seqs; i++) {
+        kv_slot *s = &shard->slots[seqs[i].slot];
+        if (s->n_sent < s->n_pages) {
+            BASE_TRY(st, out,
+                     kern_send(shard->ctx, kv_shard_table(shard, seqs[i].slot) + s->n_sent,
+                               (size_t)(s->n_pages - s->n_sent) * sizeof(kern_attn_page)));
+            s->n_sent = s->n_pages;
+        }
+    }
+    st = kern_send(shard->ctx, shard->step_memory, shard->step_n_bytes);
+out:
+    return st;
+}
+
 base_status kv_shard_begin_step(kv_shard *shard, const kv_step_seq *seqs, int32_t n_seqs,
                                 const kv_step **step_out)
 {
-    const base_status st = check_step(shard, seqs, n_seqs);
-    if (st != BASE_OK) {
-        return st;
-    }
-    int32_t n_scratch = 0;
+    base_status st = BASE_OK;
+    int32_t n_tokens = 0, n_opens = 0, n_scratch = 0;
 
-    shard->step = (kv_step){
-        .seqs = shard->seqs,
-        .page_list = shard->table,
-        .dest = shard->dest,
-        .positions = shard->positions,
-        .packs = shard->packs,
-        .pages = shard->step.pages,
-        .page_stride = shard->format->page_bytes,
-        .n_pages_total = shard->options.n_pages,
-        .n_page_list = shard->options.n_slots * shard->options.max_blocks_per_slot,
-        .window_blocks = shard->format->window_blocks,
-        .sink_blocks = shard->format->sink_blocks,
-    };
+    BASE_TRY(st, out, check_step(shard, seqs, n_seqs));
+    for (int32_t i = 0; i < n_seqs; i++) {
+        n_tokens += seqs[i].n_tokens;
+        n_opens += count_rows(shard, &seqs[i]);
+    }
+    carve(shard, n_tokens, n_seqs, n_opens);
     for (int32_t i = 0; i < n_seqs; i++) {
         add_seq(shard, &seqs[i], &n_scratch);
     }
+    BASE_TRY(st, out, send(shard, seqs, n_seqs));
     *step_out = &shard->step;
-    return BASE_OK;
+out:
+    return st;
 }
 
-const kern_open *kv_shard_layer_opens(kv_shard *shard, int32_t layer)
+const kern_open *kv_shard_layer_opens(const kv_shard *shard, int32_t layer)
 {
-    const int64_t n_layers = shard->format->shape.n_layers;
-
-    for (int32_t i = 0; i < shard->step.n_opens; i++) {
-        const kv_place *at = &shard->places[i];
-        kern_open *open = &shard->opens[i];
-        open->rows = at->tail >= 0
-                         ? shard->tails + (at->tail * n_layers + layer) * shard->open_elems
-                         : shard->scratch + at->scratch * shard->open_elems;
-        open->carry = at->carry >= 0
-                          ? shard->tails + (at->carry * n_layers + layer) * shard->open_elems
-                          : NULL;
-    }
-    return shard->opens;
+    return shard->arrays.opens + (int64_t)layer * shard->open_stride;
 }

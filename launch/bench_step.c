@@ -71,11 +71,12 @@ static base_status world_open(world *w, const base_alloc *mem)
                                     .n_slots = 1,
                                     .max_step_tokens = o->prefill_chunk,
                                     .max_blocks_per_slot = (int32_t)n_blocks};
-    BASE_TRY(st, out, kv_shard_create(w->format, &shard, mem, &w->shard));
+    BASE_TRY(st, out, kv_shard_create(w->format, &shard, w->ctx, mem, &w->shard));
     BASE_TRY(st, out, forward_create(w->m, w->format, w->ctx, w->ranks, &limits, mem, &w->f));
     w->scratch_bytes = forward_scratch_bytes(c, &limits, 1);
     w->ids = mem->get(mem->ctx, (size_t)o->prefill_chunk * sizeof *w->ids);
-    w->logits = mem->get(mem->ctx, (size_t)c->n_vocab * sizeof *w->logits);
+    w->logits =
+        kern_mirror(w->ctx)->get(kern_mirror(w->ctx)->ctx, (size_t)c->n_vocab * sizeof *w->logits);
     if (w->ids == NULL || w->logits == NULL) {
         st = BASE_FAIL(BASE_NO_MEMORY, "a step of %d tokens", o->prefill_chunk);
     }
@@ -85,7 +86,9 @@ out:
 
 static void world_close(world *w, const base_alloc *mem)
 {
-    mem->put(mem->ctx, w->logits);
+    if (w->ctx != NULL) {
+        kern_mirror(w->ctx)->put(kern_mirror(w->ctx)->ctx, w->logits);
+    }
     mem->put(mem->ctx, w->ids);
     forward_destroy(w->f);
     kv_shard_destroy(w->shard);

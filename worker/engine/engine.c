@@ -13,11 +13,12 @@
 
 struct engine {
     comm *ranks;
+    kern_ctx *ctx;
     kv_shard *shard;
     forward *forward;
     step_plan *plan;
     lead *lead;           /* rank 0 */
-    float *logits;        /* rank 0: [max_batch, V] */
+    float *logits;        /* rank 0: [max_batch, V], a mirror */
     kv_step_seq *seqs;    /* [max_batch] */
     int32_t *ids;         /* [max_tokens] */
     int32_t *sample_rows; /* [max_batch] */
@@ -64,7 +65,7 @@ static base_status create_arrays(engine *e, int32_t max_batch, int32_t max_token
     e->last_token = take(mem, max_batch, sizeof *e->last_token);
     e->heartbeats = take(mem, comm_size(e->ranks), sizeof *e->heartbeats);
     if (e->rank == 0) {
-        e->logits = take(mem, max_batch, (size_t)n_vocab * sizeof *e->logits);
+        e->logits = take(kern_mirror(e->ctx), max_batch, (size_t)n_vocab * sizeof *e->logits);
     }
     if (e->seqs == NULL || e->ids == NULL || e->sample_rows == NULL || e->sampled == NULL ||
         e->last_token == NULL || e->heartbeats == NULL || (e->rank == 0 && e->logits == NULL)) {
@@ -103,9 +104,10 @@ base_status engine_create(const model *m, const kv_format *format, kern_ctx *ctx
     }
     e->mem = *mem;
     e->ranks = ranks;
+    e->ctx = ctx;
     e->rank = comm_rank(ranks);
     engine_limits(options, &shard_options, &limits);
-    BASE_TRY(st, out, kv_shard_create(format, &shard_options, mem, &e->shard));
+    BASE_TRY(st, out, kv_shard_create(format, &shard_options, ctx, mem, &e->shard));
     BASE_TRY(st, out, forward_create(m, format, ctx, ranks, &limits, mem, &e->forward));
     BASE_TRY(st, out, step_plan_create(options->max_batch, limits.max_step_tokens, mem, &e->plan));
     BASE_TRY(st, out,
@@ -128,7 +130,7 @@ void engine_destroy(engine *e)
     }
     const base_alloc mem = e->mem;
     lead_destroy(e->lead);
-    mem.put(mem.ctx, e->logits);
+    kern_mirror(e->ctx)->put(kern_mirror(e->ctx)->ctx, e->logits);
     mem.put(mem.ctx, e->heartbeats);
     mem.put(mem.ctx, e->last_token);
     mem.put(mem.ctx, e->sampled);

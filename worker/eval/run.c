@@ -42,7 +42,7 @@ base_status eval_run_create(const model *m, const kv_policy *policy, kern_ctx *c
         .max_step_tokens = options->max_step_tokens,
         .max_blocks_per_slot = max_blocks,
     };
-    BASE_TRY(st, out, kv_shard_create(run->cache->format, &sizes, mem, &run->shard));
+    BASE_TRY(st, out, kv_shard_create(run->cache->format, &sizes, ctx, mem, &run->shard));
     const forward_limits limits = {options->max_step_tokens, options->max_samples,
                                    EVAL_RUN_TIMEOUT_MS};
     BASE_TRY(st, out,
@@ -171,7 +171,8 @@ base_status eval_run_generate(eval_run *run, const int32_t *ids, int32_t n_token
     base_status st = BASE_OK;
     const model_config *config = &run->model->config;
     int32_t n = 0;
-    float *logits = run->mem.get(run->mem.ctx, (size_t)config->n_vocab * sizeof *logits);
+    const base_alloc *mirror = kern_mirror(run->ctx);
+    float *logits = mirror->get(mirror->ctx, (size_t)config->n_vocab * sizeof *logits);
     if (logits == NULL) {
         st = BASE_FAIL(BASE_NO_MEMORY, "logits of %d tokens", config->n_vocab);
         goto out;
@@ -190,6 +191,6 @@ base_status eval_run_generate(eval_run *run, const int32_t *ids, int32_t n_token
     }
     *n_ids_out = n;
 out:
-    run->mem.put(run->mem.ctx, logits);
+    mirror->put(mirror->ctx, logits);
     return st;
 }

@@ -54,7 +54,7 @@ void eval_run_destroy(eval_run *run); /* NULL is allowed */
 void eval_run_clear(eval_run *run);
 
 /* One step of n_seqs sequences, whose ids follow each other; seqs[].position is filled in.
- * sample_rows and logits_out as of forward_step.  Errors: OUT_OF_RANGE (past max_context),
+ * sample_rows and logits_out (a mirror of ctx) as of forward_step.  Errors: OUT_OF_RANGE (past max_context),
  * BAD_INPUT (over a block's end under a policy without pages), forward_step's. */
 BASE_MUST_CHECK base_status eval_run_step(eval_run *run, kv_step_seq *seqs, int32_t n_seqs,
                                           const int32_t *ids, const int32_t *sample_rows,

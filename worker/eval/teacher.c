@@ -10,8 +10,8 @@ typedef struct teacher {
     int32_t reference;
     int32_t chunk;
     int32_t n_vocab;
-    float *logits;           /* [chunk][V] */
-    float *reference_logits; /* [chunk][V]; NULL without a reference */
+    float *logits;           /* [chunk][V], a mirror */
+    float *reference_logits; /* [chunk][V], a mirror; NULL without a reference */
     int32_t *rows;           /* [chunk] 0, 1, .. */
     int32_t *inputs;         /* [n_prefix + window] */
 } teacher;
@@ -75,20 +75,21 @@ base_status eval_teacher_run(const eval_teacher_text *text, eval_run *const *run
     const int32_t chunk = runs[0]->options.max_step_tokens;
     const int32_t n_vocab = runs[0]->model->config.n_vocab;
     const size_t n_bytes = (size_t)chunk * (size_t)n_vocab * sizeof(float);
+    const base_alloc *mirror = kern_mirror(runs[0]->ctx);
     teacher t = {.text = text,
                  .runs = runs,
                  .n_runs = n_runs,
                  .reference = reference,
                  .chunk = chunk,
                  .n_vocab = n_vocab,
-                 .logits = mem->get(mem->ctx, n_bytes),
-                 .reference_logits = mem->get(mem->ctx, reference < 0 ? 1 : n_bytes),
+                 .logits = mirror->get(mirror->ctx, n_bytes),
+                 .reference_logits = reference < 0 ? NULL : mirror->get(mirror->ctx, n_bytes),
                  .rows = mem->get(mem->ctx, (size_t)chunk * sizeof(int32_t)),
                  .inputs =
                      mem->get(mem->ctx, (size_t)(text->n_prefix + text->window) * sizeof(int32_t)),
                  .results = mem->get(mem->ctx, (size_t)n_runs * sizeof *results_out)};
-    if (t.logits == NULL || t.reference_logits == NULL || t.rows == NULL || t.inputs == NULL ||
-        t.results == NULL) {
+    if (t.logits == NULL || (reference >= 0 && t.reference_logits == NULL) || t.rows == NULL ||
+        t.inputs == NULL || t.results == NULL) {
         st = BASE_FAIL(BASE_NO_MEMORY, "logits of a step of %d tokens", chunk);
         goto out;
     }
@@ -105,8 +106,8 @@ base_status eval_teacher_run(const eval_teacher_text *text, eval_run *const *run
     }
     memcpy(results_out, t.results, (size_t)n_runs * sizeof *results_out);
 out:
-    mem->put(mem->ctx, t.logits);
-    mem->put(mem->ctx, t.reference_logits);
+    mirror->put(mirror->ctx, t.logits);
+    mirror->put(mirror->ctx, t.reference_logits);
     mem->put(mem->ctx, t.rows);
     mem->put(mem->ctx, t.inputs);
     mem->put(mem->ctx, t.results);

@@ -60,7 +60,19 @@ static base_status observe(const block_step *b, const block_layer *layer)
         .v = b->scratch->v,
         .inv_freq = b->scratch->inv_freq,
     };
-    return b->observer == NULL ? BASE_OK : b->observer(b->observer_ctx, &seen);
+    const size_t row_bytes = (size_t)seen.n_tokens * (size_t)b->config->head_dim * sizeof(float);
+    const size_t kv_bytes = row_bytes * (size_t)b->config->n_kv_heads;
+    base_status st = BASE_OK;
+
+    if (b->observer == NULL) {
+        goto out;
+    }
+    BASE_TRY(st, out, kern_fetch(b->ctx, b->scratch->q, row_bytes * (size_t)b->config->n_heads));
+    BASE_TRY(st, out, kern_fetch(b->ctx, b->scratch->k, kv_bytes));
+    BASE_TRY(st, out, kern_fetch(b->ctx, b->scratch->v, kv_bytes));
+    st = b->observer(b->observer_ctx, &seen);
+out:
+    return st;
 }
 
 /* k and v go into the rows of the blocks that this rank owns; blocks that are full now become pages

@@ -1,7 +1,10 @@
 #include "worker/model/forward.h"
 
 #include "worker/model/arch.h"
+#include "worker/model/resident.h"
 #include "worker/model/scratch.h"
+
+#include <string.h>
 
 #define MAX_SAMPLES (1 << 20)
 
@@ -14,8 +17,16 @@ struct forward {
     forward_observer observer; /* or NULL */
     void *observer_ctx;
     scratch scratch;
+    int32_t *ids; /* a mirror: [max_step_tokens] of a step, then sample rows [max_samples] */
+    bool weights_bound;
+    bool formats_bound;
     base_alloc mem;
 };
+
+static size_t ids_bytes(const forward_limits *limits)
+{
+    return ((size_t)limits->max_step_tokens + (size_t)limits->max_samples) * sizeof(int32_t);
+}
 
 static scratch_limits scratch_limits_of(const forward_limits *limits, int32_t n_ranks)
 {
@@ -73,7 +84,18 @@ base_status forward_create(const model *m, const kv_format *format, kern_ctx *ct
     f->ranks = ranks;
     f->limits = *limits;
     const scratch_limits sizes = scratch_limits_of(limits, comm_size(ranks));
-    BASE_TRY(st, out, scratch_init(&f->scratch, &m->config, &sizes, mem));
+    BASE_TRY(st, out, scratch_init(&f->scratch, &m->config, &sizes, ctx));
+    f->ids = kern_mirror(ctx)->get(kern_mirror(ctx)->ctx, ids_bytes(limits));
+    if (f->ids == NULL) {
+        st = BASE_FAIL(BASE_NO_MEMORY, "ids of %d tokens", limits->max_step_tokens);
+        goto out;
+    }
+    BASE_TRY(st, out, resident_bind(ctx, m));
+    f->weights_bound = true;
+    BASE_TRY(
+        st, out,
+        kern_bind_formats(ctx, format->heads, format->shape.n_layers, format->shape.n_kv_heads));
+    f->formats_bound = true;
     *forward_out = f;
     f = NULL;
 
@@ -88,6 +110,13 @@ void forward_destroy(forward *f)
         return;
     }
     const base_alloc mem = f->mem;
+    if (f->formats_bound) {
+        kern_unbind(f->ctx, f->format->heads);
+    }
+    if (f->weights_bound) {
+        resident_unbind(f->ctx, f->model);
+    }
+    kern_mirror(f->ctx)->put(kern_mirror(f->ctx)->ctx, f->ids);
     scratch_reset(&f->scratch);
     mem.put(mem.ctx, f);
 }
@@ -108,7 +137,7 @@ int64_t forward_scratch_bytes(const model_config *config, const forward_limits *
 {
     const scratch_limits sizes = scratch_limits_of(limits, n_ranks);
     const int64_t n_bytes = scratch_bytes(config, &sizes);
-    const int64_t own_bytes = (int64_t)sizeof(forward);
+    const int64_t own_bytes = (int64_t)(sizeof(forward) + ids_bytes(limits));
     return n_bytes > INT64_MAX - own_bytes ? INT64_MAX : n_bytes + own_bytes;
 }
 
@@ -132,11 +161,23 @@ static base_status step_check(const forward *f, const kv_step *step, const int32
     return BASE_OK;
 }
 
-static base_status embed(const forward *f, const int32_t *ids, int32_t n_tokens)
+/* Ids and sample rows come to where ops read them. */
+static base_status take_ids(const forward *f, const int32_t *ids, int32_t n_tokens,
+                            const int32_t *sample_rows, int32_t n_samples)
+{
+    const size_t n_bytes = ((size_t)n_tokens + (size_t)n_samples) * sizeof *ids;
+    memcpy(f->ids, ids, (size_t)n_tokens * sizeof *ids);
+    if (n_samples > 0) {
+        memcpy(f->ids + n_tokens, sample_rows, (size_t)n_samples * sizeof *sample_rows);
+    }
+    return kern_send(f->ctx, f->ids, n_bytes);
+}
+
+static base_status embed(const forward *f, int32_t n_tokens)
 {
     const model_config *c = &f->model->config;
     const kern_embed_args args = {
-        .ids = ids,
+        .ids = f->ids,
         .table = f->model->embedding.data,
         .y = f->scratch.x,
         .n_tokens = n_tokens,
@@ -147,16 +188,15 @@ static base_status embed(const forward *f, const int32_t *ids, int32_t n_tokens)
     return kern_embed(f->ctx, &args);
 }
 
-/* Final norm and head, only for the rows that are asked for. */
-static base_status head(const forward *f, int32_t n_tokens, const int32_t *sample_rows,
-                        int32_t n_samples, float *logits_out)
+/* Final norm and head, only for the rows of x that are asked for. */
+static base_status head(const forward *f, int32_t n_tokens, int32_t n_samples, float *logits_out)
 {
     base_status st = BASE_OK;
     const model_config *c = &f->model->config;
     const scratch *s = &f->scratch;
     const kern_gather_args args = {
         .x = s->x,
-        .rows = sample_rows,
+        .rows = f->ids + n_tokens,
         .y = s->sample,
         .n_rows = n_samples,
         .n_x_rows = n_tokens,
@@ -166,8 +206,11 @@ static base_status head(const forward *f, int32_t n_tokens, const int32_t *sampl
     BASE_TRY(
         st, out,
         block_norm(f->ctx, c, s->sample, n_samples, c->width, &f->model->final_norm, s->sample));
-    st = block_gemm(f->ctx, s->sample, n_samples, c->width, &f->model->head, c->n_vocab, false,
-                    logits_out);
+    BASE_TRY(st, out,
+             block_gemm(f->ctx, s->sample, n_samples, c->width, &f->model->head, c->n_vocab, false,
+                        logits_out));
+    st =
+        kern_fetch(f->ctx, logits_out, (size_t)n_samples * (size_t)c->n_vocab * sizeof *logits_out);
 out:
     return st;
 }
@@ -192,7 +235,8 @@ base_status forward_step(forward *f, kv_shard *shard, const kv_step *step, const
     if (step->n_tokens == 0) {
         goto out;
     }
-    BASE_TRY(st, out, embed(f, ids, step->n_tokens));
+    BASE_TRY(st, out, take_ids(f, ids, step->n_tokens, sample_rows, n_samples));
+    BASE_TRY(st, out, embed(f, step->n_tokens));
     for (int32_t i = 0; i < f->model->config.n_layers; i++) {
         const block_layer layer = {
             .index = i,
@@ -203,7 +247,7 @@ base_status forward_step(forward *f, kv_shard *shard, const kv_step *step, const
         BASE_TRY(st, out, a->run_layer(&b, &layer));
     }
     if (logits_out != NULL && n_samples > 0) {
-        BASE_TRY(st, out, head(f, step->n_tokens, sample_rows, n_samples, logits_out));
+        BASE_TRY(st, out, head(f, step->n_tokens, n_samples, logits_out));
     }
 out:
     return st;

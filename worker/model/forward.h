@@ -21,7 +21,8 @@ typedef struct forward_limits {
     int64_t timeout_ms;      /* of each exchange */
 } forward_limits;
 
-/* Everything is borrowed and must outlive the forward.  Errors: BAD_INPUT, NO_MEMORY. */
+/* Everything is borrowed and must outlive the forward; weights and formats are bound to ctx.
+ * Errors: BAD_INPUT, NO_MEMORY, DEVICE_LOST. */
 BASE_MUST_CHECK base_status forward_create(const model *m, const kv_format *format, kern_ctx *ctx,
                                            comm *ranks, const forward_limits *limits,
                                            const base_alloc *mem, forward **forward_out);
@@ -32,7 +33,7 @@ void forward_set_timeout(forward *f, int64_t timeout_ms);
 int64_t forward_scratch_bytes(const model_config *config, const forward_limits *limits,
                               int32_t n_ranks);
 
-/* What a layer of a step attends with, shown before the cache takes it.  Valid during the call. */
+/* What a layer of a step attends with, shown to the host before the cache takes it.  Valid during the call. */
 typedef struct forward_observation {
     int32_t layer;
     int32_t n_tokens;
@@ -51,7 +52,7 @@ void forward_set_observer(forward *f, forward_observer observer, void *ctx);
 /* Runs a step that kv_shard_begin_step laid out.
  *   ids         [step->n_tokens]
  *   sample_rows [n_samples]  tokens of the step whose next-token logits are wanted
- *   logits_out  [n_samples, V] f32 on the ranks that want them; NULL: the head is skipped
+ *   logits_out  [n_samples, V] f32, a mirror of ctx, on the ranks that want them; NULL: the head is skipped
  * Errors: BAD_INPUT, PEER_LOST, DEVICE_LOST, the observer's. */
 BASE_MUST_CHECK base_status forward_step(forward *f, kv_shard *shard, const kv_step *step,
                                          const int32_t *ids, const int32_t *sample_rows,

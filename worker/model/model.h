@@ -16,6 +16,7 @@
 
 typedef struct model_tensor {
     const void *data; /* row-major, dtype, in the mapping or made */
+    int64_t n_elems;
     base_dtype dtype;
 } model_tensor;
 

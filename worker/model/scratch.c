@@ -56,8 +56,9 @@ int64_t scratch_bytes(const model_config *config, const scratch_limits *limits)
 }
 
 base_status scratch_init(scratch *s, const model_config *config, const scratch_limits *limits,
-                         const base_alloc *mem)
+                         kern_ctx *ctx)
 {
+    const base_alloc *mem = kern_mirror(ctx);
     plan p;
     if (!plan_make(config, limits, &p)) {
         return BASE_FAIL(BASE_NO_MEMORY, "scratch of a step of %d tokens: more than 2^63 bytes",
@@ -77,14 +78,15 @@ base_status scratch_init(scratch *s, const model_config *config, const scratch_l
     }
     rope_frequencies(config->rope_theta, &config->rope, config->head_dim, s->inv_freq);
     s->data = data;
-    s->mem = *mem;
-    return BASE_OK;
+    s->ctx = ctx;
+    return kern_send(ctx, s->inv_freq, (size_t)config->head_dim / 2 * sizeof(float));
 }
 
 void scratch_reset(scratch *s)
 {
     if (s->data != NULL) {
-        s->mem.put(s->mem.ctx, s->data);
+        const base_alloc *mem = kern_mirror(s->ctx);
+        mem->put(mem->ctx, s->data);
         s->data = NULL;
     }
 }

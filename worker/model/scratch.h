@@ -4,6 +4,7 @@
 
 #include "base/alloc.h"
 #include "base/status.h"
+#include "kernels/kern.h"
 #include "worker/model/config.h"
 
 #include <stdint.h>
@@ -16,7 +17,8 @@ typedef struct scratch_limits {
 
 #define SCRATCH_MAX_TOKENS (1 << 20) /* with the limits of model_config, counts fit int32_t */
 
-/* f32; T is the step's number of tokens, so the buffers are dense for any step. */
+/* f32, one mirror (kernels/memory.h) whose host side is touched where someone fetches; T is the step's number of
+ * tokens, so the buffers are dense for any step. */
 typedef struct scratch {
     float *x;        /* [T, C]          residual */
     float *h;        /* [T, C]          normalised x */
@@ -30,14 +32,14 @@ typedef struct scratch {
     float *sample;   /* [n_samples, C]  rows that the head reads */
     float *inv_freq; /* [D/2] */
     void *data;
-    base_alloc mem;
+    kern_ctx *ctx;
 } scratch;
 
 /* Bytes that scratch_init takes; INT64_MAX on overflow. */
 int64_t scratch_bytes(const model_config *config, const scratch_limits *limits);
-/* Errors: NO_MEMORY. */
+/* Errors: NO_MEMORY, DEVICE_LOST. */
 BASE_MUST_CHECK base_status scratch_init(scratch *s, const model_config *config,
-                                         const scratch_limits *limits, const base_alloc *mem);
+                                         const scratch_limits *limits, kern_ctx *ctx);
 void scratch_reset(scratch *s); /* a zeroed struct is allowed */
 
 #endif /* WORKER_MODEL_SCRATCH_H */

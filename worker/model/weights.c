@@ -21,6 +21,7 @@ static void shape_text(const safetensors_entry *e, char *text_out, size_t n_byte
 base_status weights_take(weights *w, const char *name, int32_t rows, int32_t cols,
                          model_tensor *tensor_out)
 {
+    tensor_out->n_elems = (int64_t)rows * (cols == 0 ? 1 : cols);
     if (w->random != NULL) {
         tensor_out->dtype = BASE_BF16;
         return random_weights_make(w->random, name, rows, cols, &tensor_out->data);

@@ -12,6 +12,7 @@ static const kv_shard_options small = {
     .n_pages = 40, .n_slots = 3, .max_step_tokens = 600, .max_blocks_per_slot = 10};
 
 typedef struct fixture {
+    kern_ctx *ctx;
     kv_format *format;
     kv_shard *shard;
 } fixture;
@@ -22,7 +23,8 @@ static int setup(void **state)
     const kv_policy policy = {.kind = KV_POLICY_TQ, .k_bits = 3, .v_bits = 3};
     const kv_shape shape = {N_LAYERS, N_HEADS, HEAD_DIM};
     CHECK_STATUS(kv_format_create(&policy, &shape, &base_heap, &f.format), BASE_OK);
-    CHECK_STATUS(kv_shard_create(f.format, &small, &base_heap, &f.shard), BASE_OK);
+    CHECK_STATUS(kern_ctx_create_cpu(1, &base_heap, &f.ctx), BASE_OK);
+    CHECK_STATUS(kv_shard_create(f.format, &small, f.ctx, &base_heap, &f.shard), BASE_OK);
     *state = &f;
     return 0;
 }
@@ -31,6 +33,7 @@ static int teardown(void **state)
 {
     fixture *f = *state;
     kv_shard_destroy(f->shard);
+    kern_ctx_destroy(f->ctx);
     kv_format_destroy(f->format);
     return 0;
 }
@@ -54,7 +57,7 @@ static bool in_tail(kv_shard *shard, int32_t open)
 /* A sequence of whose blocks 0..5 this rank owns all but 2, step after step. */
 static void rows_live_where_the_next_step_finds_them(void **state)
 {
-    fixture *f = *state;
+    const fixture *f = *state;
     static const int32_t owned[] = {0, 1, 3, 4, 5};
     static const struct {
         int64_t position;
@@ -136,7 +139,7 @@ static void rows_live_where_the_next_step_finds_them(void **state)
 /* Two blocks before the open one and block 0 stay in tails; this rank owns all blocks but 3. */
 static void a_window_and_a_sink_stay_in_tails(void **state)
 {
-    (void)state;
+    fixture *f = *state;
     enum { BLOCKS = 9 };
     static const struct {
         int64_t position;
@@ -176,7 +179,7 @@ static void a_window_and_a_sink_stay_in_tails(void **state)
     uint16_t *tails[BLOCKS] = {NULL};
     CHECK_STATUS(kv_policy_parse("kivi:w=256,s=128", &policy), BASE_OK);
     CHECK_STATUS(kv_format_create(&policy, &shape, &base_heap, &format), BASE_OK);
-    CHECK_STATUS(kv_shard_create(format, &small, &base_heap, &shard), BASE_OK);
+    CHECK_STATUS(kv_shard_create(format, &small, f->ctx, &base_heap, &shard), BASE_OK);
     for (int32_t b = 0; b < BLOCKS; b++) {
         if (b != 3) {
             CHECK_STATUS(kv_shard_add_page(shard, 2, b, b), BASE_OK);
@@ -300,7 +303,7 @@ static void a_cleared_slot_begins_anew(void **state)
 
 static void a_broken_plan_is_refused_and_changes_nothing(void **state)
 {
-    fixture *f = *state;
+    const fixture *f = *state;
     static const struct {
         kv_step_seq seqs[4];
         int32_t n_seqs;
@@ -334,7 +337,7 @@ static void a_broken_plan_is_refused_and_changes_nothing(void **state)
 
 static void pages_out_of_order_or_range_are_refused(void **state)
 {
-    fixture *f = *state;
+    const fixture *f = *state;
     static const struct {
         int32_t slot;
         int32_t block;
@@ -364,7 +367,7 @@ static void pages_out_of_order_or_range_are_refused(void **state)
 
 static void options_outside_the_limits_are_refused(void **state)
 {
-    fixture *f = *state;
+    const fixture *f = *state;
     static const struct {
         kv_shard_options options;
         const char *error;
@@ -381,7 +384,7 @@ static void options_outside_the_limits_are_refused(void **state)
     };
     for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
         kv_shard *shard = NULL;
-        CHECK_STATUS(kv_shard_create(f->format, &rows[i].options, &base_heap, &shard),
+        CHECK_STATUS(kv_shard_create(f->format, &rows[i].options, f->ctx, &base_heap, &shard),
                      BASE_BAD_INPUT);
         CHECK_ERROR_NAMES(rows[i].error);
         assert_null(shard);
@@ -406,8 +409,11 @@ static void bytes_are_what_create_allocates(void **state)
     fixture *f = *state;
     int64_t n_bytes = 0;
     const base_alloc mem = {counting_get, counting_put, &n_bytes};
+    kern_ctx *ctx = NULL;
     kv_shard *shard = NULL;
-    CHECK_STATUS(kv_shard_create(f->format, &small, &mem, &shard), BASE_OK);
+    CHECK_STATUS(kern_ctx_create_cpu(1, &mem, &ctx), BASE_OK);
+    n_bytes = 0;
+    CHECK_STATUS(kv_shard_create(f->format, &small, ctx, &mem, &shard), BASE_OK);
     assert_int_equal(n_bytes, kv_shard_bytes(f->format, &small));
     kv_shard_destroy(shard);
 
@@ -417,7 +423,7 @@ static void bytes_are_what_create_allocates(void **state)
     const int64_t tail_bytes = N_LAYERS * kern_open_elems(N_HEADS, HEAD_DIM) * 2;
     const int64_t before = n_bytes;
     n_bytes = 0;
-    CHECK_STATUS(kv_shard_create(&windowed, &small, &mem, &shard), BASE_OK);
+    CHECK_STATUS(kv_shard_create(&windowed, &small, ctx, &mem, &shard), BASE_OK);
     assert_int_equal(n_bytes, kv_shard_bytes(&windowed, &small));
     assert_in_range(n_bytes - before, 4 * small.n_slots * tail_bytes,
                     4 * small.n_slots * tail_bytes + 4096); /* and what names them */
@@ -427,28 +433,39 @@ static void bytes_are_what_create_allocates(void **state)
     huge.page_bytes = INT64_MAX / 2;
     assert_int_equal(kv_shard_bytes(&huge, &small), INT64_MAX);
     shard = NULL;
-    CHECK_STATUS(kv_shard_create(&huge, &small, &mem, &shard), BASE_BAD_INPUT);
+    CHECK_STATUS(kv_shard_create(&huge, &small, ctx, &mem, &shard), BASE_BAD_INPUT);
     assert_null(shard);
+    kern_ctx_destroy(ctx);
 }
 
 static void create_survives_every_failed_allocation(void **state)
 {
     fixture *f = *state;
     for (int k = 0;; k++) {
-        failing_alloc fail = {.fail_at = k};
+        failing_alloc fail = {.fail_at = -1};
         const base_alloc mem = {failing_get, failing_put, &fail};
+        kern_ctx *ctx = NULL; /* its memory fails too */
         kv_shard *shard = NULL;
-        const base_status st = kv_shard_create(f->format, &small, &mem, &shard);
-        if (st == BASE_OK) {
+        CHECK_STATUS(kern_ctx_create_cpu(1, &mem, &ctx), BASE_OK);
+        const int n_before = fail.n_live;
+        fail.n_calls = 0;
+        fail.fail_at = k;
+        const base_status st = kv_shard_create(f->format, &small, ctx, &mem, &shard);
+        const bool done = st == BASE_OK;
+        if (done) {
             assert_int_equal(k, fail.n_calls);
             assert_true(k > 0);
-            kv_shard_destroy(shard);
-            assert_int_equal(fail.n_live, 0);
+        } else {
+            assert_int_equal(st, BASE_NO_MEMORY);
+            assert_null(shard);
+        }
+        kv_shard_destroy(shard);
+        assert_int_equal(fail.n_live, n_before);
+        kern_ctx_destroy(ctx);
+        assert_int_equal(fail.n_live, 0);
+        if (done) {
             return;
         }
-        assert_int_equal(st, BASE_NO_MEMORY);
-        assert_null(shard);
-        assert_int_equal(fail.n_live, 0);
     }
 }
 
@@ -458,7 +475,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         WITH_SHARD(rows_live_where_the_next_step_finds_them),
-        cmocka_unit_test(a_window_and_a_sink_stay_in_tails),
+        WITH_SHARD(a_window_and_a_sink_stay_in_tails),
         WITH_SHARD(sequences_of_a_step_follow_each_other),
         WITH_SHARD(the_largest_step_fits),
         WITH_SHARD(a_cleared_slot_begins_anew),

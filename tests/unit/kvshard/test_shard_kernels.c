@@ -35,7 +35,7 @@ static kv_shard *run(kern_ctx *ctx, const kv_format *format, int32_t chunk, int3
     static float k[N_LAYERS][N_TOKENS * ROW];
     static float v[N_LAYERS][N_TOKENS * ROW];
     kv_shard *shard = NULL;
-    CHECK_STATUS(kv_shard_create(format, &options, &base_heap, &shard), BASE_OK);
+    CHECK_STATUS(kv_shard_create(format, &options, ctx, &base_heap, &shard), BASE_OK);
     for (int32_t layer = 0; layer < N_LAYERS; layer++) {
         fill(layer, 0, k[layer]);
         fill(layer, 1, v[layer]);

@@ -271,11 +271,14 @@ static void run_world(const char *policy_text, int32_t n_ranks, int32_t chunk, u
                                       .max_step_tokens = N_SLOTS * MAX_TOKENS,
                                       .max_blocks_per_slot = MAX_BLOCKS};
     kv_format *format = NULL;
+    kern_ctx *ctx = NULL;
     CHECK_STATUS(kv_format_create(&policy, &shape, &base_heap, &format), BASE_OK);
+    CHECK_STATUS(kern_ctx_create_cpu(1, &base_heap, &ctx), BASE_OK);
     w.ranks = calloc((size_t)n_ranks, sizeof *w.ranks);
     assert_non_null(w.ranks);
     for (int32_t r = 0; r < n_ranks; r++) {
-        CHECK_STATUS(kv_shard_create(format, &options, &base_heap, &w.ranks[r].shard), BASE_OK);
+        CHECK_STATUS(kv_shard_create(format, &options, ctx, &base_heap, &w.ranks[r].shard),
+                     BASE_OK);
         CHECK_STATUS(kv_pool_create(N_PAGES, &base_heap, &w.ranks[r].pool), BASE_OK);
     }
     for (int32_t i = 0; i < n_steps; i++) {
@@ -296,6 +299,7 @@ static void run_world(const char *policy_text, int32_t n_ranks, int32_t chunk, u
         kv_shard_destroy(w.ranks[r].shard);
     }
     free(w.ranks);
+    kern_ctx_destroy(ctx);
     kv_format_destroy(format);
 }
 

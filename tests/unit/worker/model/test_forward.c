@@ -318,20 +318,29 @@ static void create_takes_what_it_says_and_survives_every_failed_allocation(void 
     model_run r = model_run_open(folder.path, "bf16", ranks, 8, 256);
     const forward_limits limits = {100, 3, 1000};
     for (int k = 0;; k++) {
-        counting_alloc a = {.failing = {.fail_at = k}};
+        counting_alloc a = {.failing = {.fail_at = -1}};
         const base_alloc mem = {counting_get, counting_put, &a};
+        kern_ctx *ctx = NULL; /* its memory fails too */
         forward *f = NULL;
-        const base_status st = forward_create(r.m, r.format, r.ctx, ranks, &limits, &mem, &f);
-        if (st == BASE_OK) {
-            assert_true(k > 0);
+        CHECK_STATUS(kern_ctx_create_cpu(1, &mem, &ctx), BASE_OK);
+        const int n_before = a.failing.n_live;
+        a = (counting_alloc){.failing = {.fail_at = k, .n_live = n_before}};
+        const base_status st = forward_create(r.m, r.format, ctx, ranks, &limits, &mem, &f);
+        const bool done = st == BASE_OK;
+        if (done) {
+            assert_true(k > 2);
             assert_int_equal(a.n_bytes, forward_scratch_bytes(&r.m->config, &limits, 1));
-            forward_destroy(f);
-            assert_int_equal(a.failing.n_live, 0);
+        } else {
+            assert_int_equal(st, BASE_NO_MEMORY);
+            assert_null(f);
+        }
+        forward_destroy(f);
+        assert_int_equal(a.failing.n_live, n_before);
+        kern_ctx_destroy(ctx);
+        assert_int_equal(a.failing.n_live, 0);
+        if (done) {
             break;
         }
-        assert_int_equal(st, BASE_NO_MEMORY);
-        assert_null(f);
-        assert_int_equal(a.failing.n_live, 0);
     }
     assert_true(forward_scratch_bytes(&r.m->config, &limits, 4) >
                 forward_scratch_bytes(&r.m->config, &limits, 1));
