@@ -53,6 +53,9 @@ function(add_c_test path)
   if(NOT T_SECONDS)
     set(T_SECONDS 60)
   endif()
+  if(SANITIZE STREQUAL "thread") # ten times slower
+    math(EXPR T_SECONDS "4 * ${T_SECONDS}")
+  endif()
   string(REGEX REPLACE "/.*" "" kind ${path})
   set_tests_properties(${name} PROPERTIES
     LABELS "${kind};${T_LABELS}" TIMEOUT ${T_SECONDS} SKIP_RETURN_CODE 77)

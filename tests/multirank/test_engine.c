@@ -230,7 +230,7 @@ static void check_same(const script *got, const script *want, const char *policy
 
 /* ---- tests ---- */
 
-/* Every prompt alone and among the others, in parts of one block, four, and whole. */
+/* Every prompt alone and among the others, in parts of one block, four, whole, and as the time of steps gives. */
 static void check_policy(const char *policy, int32_t short_way)
 {
     static script want;
@@ -253,7 +253,9 @@ static void check_policy(const char *policy, int32_t short_way)
     static const struct {
         bool together;
         int32_t chunk;
-    } ways[] = {{false, 512}, {true, 128}, {true, 512}, {false, 8192}, {true, 8192}};
+        int64_t goal_ms; /* of a step: parts of any size, as time goes */
+    } ways[] = {
+        {false, 512, 0}, {true, 128, 0}, {true, 512, 20}, {false, 8192, 0}, {true, 8192, 0}};
     const int32_t n_ways = (int32_t)(sizeof ways / sizeof ways[0]);
     for (int32_t i = 0; i < n_ways; i++) {
         engine_options options = usual;
@@ -262,10 +264,12 @@ static void check_policy(const char *policy, int32_t short_way)
             continue;
         }
         options.prefill_chunk = ways[i].chunk;
+        options.step_goal_ms = ways[i].goal_ms;
         got = make_script(ways[i].together);
         run(the.all, policy, &options, &got);
-        (void)snprintf(how, sizeof how, "%s, chunks of %d",
-                       ways[i].together ? "together" : "one by one", ways[i].chunk);
+        (void)snprintf(how, sizeof how, "%s, chunks of %d%s",
+                       ways[i].together ? "together" : "one by one", ways[i].chunk,
+                       ways[i].goal_ms > 0 ? " or less" : "");
         check_same(&got, &want, policy, how);
     }
 }

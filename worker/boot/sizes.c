@@ -83,7 +83,8 @@ base_status sizes_engine(const worker_options *options, const model_config *conf
     *engine_out = (engine_options){.max_batch = options->max_batch,
                                    .prefill_chunk = options->prefill_chunk,
                                    .max_context = min_i64(max_context, held),
-                                   .n_pages = n_pages};
+                                   .n_pages = n_pages,
+                                   .step_goal_ms = ENGINE_STEP_GOAL_MS};
 
 out:
     return st;

@@ -4,6 +4,7 @@
 #include "base/log.h"
 #include "kvshard/owner.h"
 #include "worker/engine/lead.h"
+#include "worker/engine/pace.h"
 #include "worker/engine/plan.h"
 
 #include <inttypes.h>
@@ -26,8 +27,8 @@ struct engine {
     int32_t *last_token;  /* [max_batch] of each slot */
     uint64_t *heartbeats; /* [n_ranks] */
     uint64_t step;
-    bool met;            /* a first plan has reached everyone */
-    double us_per_token; /* of recent steps; 0 before the first */
+    bool met; /* a first plan has reached everyone */
+    step_pace pace;
     int32_t rank;
     base_alloc mem;
 };
@@ -42,6 +43,10 @@ static base_status check_options(const engine_options *o, const model_config *co
         o->prefill_chunk % KERN_BLOCK_TOKENS != 0) {
         return BASE_FAIL(BASE_BAD_INPUT, "prefill_chunk %d, allowed are multiples of %d up to %d",
                          o->prefill_chunk, KERN_BLOCK_TOKENS, ENGINE_MAX_PREFILL_CHUNK);
+    }
+    if (o->step_goal_ms < 0) {
+        return BASE_FAIL(BASE_BAD_INPUT, "step_goal_ms %lld, allowed 0 and more",
+                         (long long)o->step_goal_ms);
     }
     if (o->max_context < 2 || o->max_context > config->max_context) {
         return BASE_FAIL(BASE_BAD_INPUT, "max_context %lld, allowed 2..%lld",
@@ -145,23 +150,6 @@ void engine_destroy(engine *e)
 
 /* ---- a step, on every rank ---- */
 
-/* How long one exchange of a step may take: four times what the whole step is expected to. */
-static int64_t step_timeout_ms(const engine *e, int32_t n_tokens)
-{
-    if (e->us_per_token <= 0.0) {
-        return ENGINE_STEP_MS; /* the first step also reads the weights from disk */
-    }
-    const double ms = 4.0 * e->us_per_token * n_tokens / 1000.0;
-    return ms > ENGINE_MIN_STEP_MS ? (int64_t)ms : ENGINE_MIN_STEP_MS;
-}
-
-/* Rises at once, falls slowly: the estimate should err towards patience. */
-static void note_step_time(engine *e, int64_t us, int32_t n_tokens)
-{
-    const double cost = (double)us / n_tokens;
-    e->us_per_token = cost > e->us_per_token ? cost : 0.9 * e->us_per_token + 0.1 * cost;
-}
-
 /* The plan in the words of cache and forward. */
 static base_status lay_out(engine *e, const kv_step **step_out, int32_t *n_samples_out)
 {
@@ -200,7 +188,7 @@ static base_status run_step(engine *e)
     base_status st = BASE_OK;
     const step_plan *plan = e->plan;
     const int64_t start_us = base_now_us();
-    const int64_t timeout_ms = step_timeout_ms(e, plan->n_tokens);
+    const int64_t timeout_ms = pace_deadline_ms(&e->pace, plan->n_tokens);
     const kv_step *step = NULL;
     int32_t n_samples = 0;
 
@@ -222,7 +210,7 @@ static base_status run_step(engine *e)
             }
         }
     }
-    note_step_time(e, base_now_us() - start_us, plan->n_tokens);
+    pace_note(&e->pace, base_now_us() - start_us, plan->n_tokens);
 
 out:
     return st;
@@ -239,7 +227,7 @@ static base_status run_heartbeat(engine *e)
  * expected time counts. */
 static base_status share_plan(engine *e, int32_t n_tokens_before, int64_t least_ms)
 {
-    const int64_t step_ms = n_tokens_before == 0 ? 0 : step_timeout_ms(e, n_tokens_before);
+    const int64_t step_ms = n_tokens_before == 0 ? 0 : pace_deadline_ms(&e->pace, n_tokens_before);
     const int64_t timeout_ms = step_ms > least_ms ? step_ms : least_ms;
     const base_status st =
         step_plan_broadcast(e->plan, e->ranks, e->met ? timeout_ms : ENGINE_STEP_MS);
@@ -292,7 +280,7 @@ static base_status next_plan(engine *e, const engine_io *io, const volatile sig_
             step_plan_reset(e->plan, PLAN_STOP, ++e->step);
             break;
         }
-        if (lead_plan(e->lead, e->step + 1, e->plan)) {
+        if (lead_plan(e->lead, &e->pace, e->step + 1, e->plan)) {
             e->step++;
             break;
         }

@@ -30,8 +30,10 @@
 #define ENGINE_HEARTBEAT_MS      500
 #define ENGINE_STEP_MS           30000 /* deadline of one exchange inside the first step */
 #define ENGINE_MIN_STEP_MS       2000  /* and later: this, or 4 times what the step should take */
-#define ENGINE_PLAN_MS           2000  /* a plan must come within this: heartbeat and margin */
-#define ENGINE_STOP_GRACE_MS     500   /* a rank told to leave waits so long for rank 0's word */
+#define ENGINE_STEP_GOAL_MS \
+    250 /* what a server's steps should take: nobody waits longer for a token */
+#define ENGINE_PLAN_MS       2000 /* a plan must come within this: heartbeat and margin */
+#define ENGINE_STOP_GRACE_MS 500  /* a rank told to leave waits so long for rank 0's word */
 
 typedef struct engine_options {
     int32_t max_batch; /* sequences at once, 1..1024: the number of slots */
@@ -39,6 +41,8 @@ typedef struct engine_options {
         prefill_chunk; /* tokens of prefill in a step, a multiple of 128, up to ENGINE_MAX_PREFILL_CHUNK */
     int64_t max_context; /* tokens of one sequence, prompt and output */
     int32_t n_pages;     /* of each rank's pool */
+    int64_t
+        step_goal_ms; /* prompts get less than prefill_chunk where a step would take longer; 0: never */
 } engine_options;
 
 typedef struct engine_io {

@@ -18,6 +18,7 @@ struct lead {
     int32_t n_ranks;
     int32_t n_vocab;
     int32_t prefill_chunk;
+    int64_t step_goal_ms;
     uint64_t n_steps;
     int64_t load_reported_us;
     bool load_changed;
@@ -39,6 +40,7 @@ base_status lead_create(const engine_options *options, int32_t n_ranks, int32_t 
     l->n_ranks = n_ranks;
     l->n_vocab = n_vocab;
     l->prefill_chunk = options->prefill_chunk;
+    l->step_goal_ms = options->step_goal_ms;
     l->load_changed = true;
     const ledger_limits limits = {.n_ranks = n_ranks,
                                   .n_slots = options->max_batch,
@@ -187,16 +189,19 @@ static void plan_one(lead *l, step_plan *plan, ledger_seq *s, const sched_pick *
     }
 }
 
-bool lead_plan(lead *l, uint64_t step, step_plan *plan)
+bool lead_plan(lead *l, const step_pace *pace, uint64_t step, step_plan *plan)
 {
+    int32_t n_decoding = 0;
     ledger_seq *const *running = ledger_running(l->ledger);
     const int32_t n_running = ledger_n_running(l->ledger);
 
     for (int32_t i = 0; i < n_running; i++) {
         const ledger_seq *s = running[i];
         l->sched[i] = (sched_seq){s->position, s->n_prompt, s->credit > 0};
+        n_decoding += s->position >= s->n_prompt && s->credit > 0;
     }
-    const int32_t n_picks = scheduler_choose(l->sched, n_running, l->prefill_chunk, l->picks);
+    const int32_t chunk = pace_chunk(pace, n_decoding, l->step_goal_ms, l->prefill_chunk);
+    const int32_t n_picks = scheduler_choose(l->sched, n_running, chunk, l->picks);
     if (n_picks == 0) {
         return false;
     }

@@ -7,6 +7,7 @@
 #define WORKER_ENGINE_LEAD_H
 
 #include "worker/engine/engine.h"
+#include "worker/engine/pace.h"
 #include "worker/engine/plan.h"
 
 typedef struct lead lead;
@@ -21,8 +22,8 @@ void lead_take(lead *l, const engine_io *io, const group_down *down);
 /* A DRAIN came and nothing runs any more. */
 bool lead_drained(const lead *l);
 
-/* Lays out the next step.  False: nothing can run now, plan is unchanged. */
-bool lead_plan(lead *l, uint64_t step, step_plan *plan);
+/* Lays out the next step, its prompts' part by the pace of the latest ones.  False: nothing can run now, plan is unchanged. */
+bool lead_plan(lead *l, const step_pace *pace, uint64_t step, step_plan *plan);
 /* logits [n_samples, V] in order of the plan's sampling sequences; ids_out [n_samples]. */
 void lead_sample(lead *l, const step_plan *plan, const float *logits, int32_t *ids_out);
 /* The step is done everywhere: moves the sequences on and reports; ends those that end. */

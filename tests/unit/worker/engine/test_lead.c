@@ -74,6 +74,7 @@ typedef struct fixture {
     engine_io io;
     float logits[4][V];
     uint64_t step;
+    step_pace pace; /* nothing is known: prompts get the whole chunk */
 } fixture;
 
 static tape the_tape;
@@ -129,7 +130,7 @@ static void take(fixture *f, group_down down)
 static bool step(fixture *f, const int32_t best[4])
 {
     int32_t ids[4] = {-1, -1, -1, -1};
-    if (!lead_plan(f->lead, ++f->step, f->plan)) {
+    if (!lead_plan(f->lead, &f->pace, ++f->step, f->plan)) {
         return false;
     }
     for (int i = 0; i < 4; i++) {
@@ -329,7 +330,7 @@ static void logprobs_come_when_asked(void **state)
 static void run_to_end(fixture *f, int32_t *tokens_out)
 {
     int32_t ids[4];
-    for (int n = 0; lead_plan(f->lead, ++f->step, f->plan);) {
+    for (int n = 0; lead_plan(f->lead, &f->pace, ++f->step, f->plan);) {
         const plan_seq *s = &f->plan->seqs[0];
         for (int id = 0; id < V; id++) {
             f->logits[0][id] =

@@ -1,0 +1,57 @@
+#include "worker/engine/pace.h"
+
+#include "kernels/page.h"
+#include "worker/engine/engine.h"
+
+/* Rises at once, falls slowly. */
+static double patient(double before, double now)
+{
+    return now > before ? now : 0.9 * before + 0.1 * now;
+}
+
+void pace_note(step_pace *p, int64_t us, int32_t n_tokens)
+{
+    const double cost = (double)us / n_tokens;
+    p->n_steps++;
+    if (n_tokens < KERN_BLOCK_TOKENS) {
+        p->small_us = patient(p->small_us, (double)us);
+        return;
+    }
+    p->us_per_token = patient(p->us_per_token, cost);
+    if (p->n_steps > 1) {
+        p->latest_us_per_token =
+            p->latest_us_per_token > 0.0 ? 0.5 * (p->latest_us_per_token + cost) : cost;
+    }
+}
+
+/* 0: nothing is known.  Of the kind that has not been seen, the most it can be. */
+static double expected_us(const step_pace *p, int32_t n_tokens)
+{
+    if (n_tokens < KERN_BLOCK_TOKENS) {
+        return p->small_us > 0.0 ? p->small_us : p->us_per_token * KERN_BLOCK_TOKENS;
+    }
+    return n_tokens * (p->us_per_token > 0.0 ? p->us_per_token : p->small_us);
+}
+
+int64_t pace_deadline_ms(const step_pace *p, int32_t n_tokens)
+{
+    const double us = expected_us(p, n_tokens);
+    if (us <= 0.0) {
+        return ENGINE_STEP_MS;
+    }
+    const double ms = 4.0 * us / 1000.0;
+    return ms > ENGINE_MIN_STEP_MS ? (int64_t)ms : ENGINE_MIN_STEP_MS;
+}
+
+int32_t pace_chunk(const step_pace *p, int32_t n_decoding, int64_t goal_ms, int32_t prefill_chunk)
+{
+    if (goal_ms == 0 || p->latest_us_per_token <= 0.0) {
+        return prefill_chunk;
+    }
+    const double n_fit = (double)goal_ms * 1000.0 / p->latest_us_per_token - n_decoding;
+    if (n_fit >= prefill_chunk) {
+        return prefill_chunk;
+    }
+    const int32_t chunk = (int32_t)n_fit / KERN_BLOCK_TOKENS * KERN_BLOCK_TOKENS;
+    return chunk > KERN_BLOCK_TOKENS ? chunk : KERN_BLOCK_TOKENS;
+}
