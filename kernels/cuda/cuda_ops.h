@@ -3,20 +3,34 @@
  * The contracts are those of op_*.h, with every pointer in device memory and 16-byte aligned; limits are the
  * front doors' matter.  stream is a cudaStream_t.  They join the backend table (backend.h) when it is
  * complete: an entry of a table is never NULL.
+ * gather's rows are the exception that op_gather.h makes: the CPU reads them before the call returns.
+ * embed, bias, rope, append and basis give the CPU's bits, rope where sines agree to f32.
  * Errors: DEVICE_LOST, NO_MEMORY (a launch failed). */
 #ifndef KERNELS_CUDA_CUDA_OPS_H
 #define KERNELS_CUDA_CUDA_OPS_H
 
+#include "kernels/op_append.h"
+#include "kernels/op_basis.h"
+#include "kernels/op_bias.h"
+#include "kernels/op_embed.h"
+#include "kernels/op_gather.h"
 #include "kernels/op_merge.h"
 #include "kernels/op_rmsnorm.h"
+#include "kernels/op_rope.h"
 #include "kernels/op_swiglu.h"
 
 #ifdef __cplusplus
 extern "C" {
 #endif
 
+BASE_MUST_CHECK base_status kern_cuda_append(void *stream, const kern_append_args *args);
+BASE_MUST_CHECK base_status kern_cuda_basis(void *stream, const kern_basis_args *args);
+BASE_MUST_CHECK base_status kern_cuda_bias(void *stream, const kern_bias_args *args);
+BASE_MUST_CHECK base_status kern_cuda_embed(void *stream, const kern_embed_args *args);
+BASE_MUST_CHECK base_status kern_cuda_gather(void *stream, const kern_gather_args *args);
 BASE_MUST_CHECK base_status kern_cuda_merge(void *stream, const kern_merge_args *args);
 BASE_MUST_CHECK base_status kern_cuda_rmsnorm(void *stream, const kern_rmsnorm_args *args);
+BASE_MUST_CHECK base_status kern_cuda_rope(void *stream, const kern_rope_args *args);
 BASE_MUST_CHECK base_status kern_cuda_swiglu(void *stream, const kern_swiglu_args *args);
 
 #ifdef __cplusplus

@@ -1,39 +1,7 @@
 /* The CUDA kernels against the CPU reference, within the tolerance of each op's header.  Skips, saying so,
  * where there is no GPU. */
 #include "kernels/cuda/cuda_ops.h"
-#include "tests/support/parity.h"
-
-#include <cuda_runtime_api.h>
-#include <stdio.h>
-
-static void *on_device(const void *host, size_t n_bytes)
-{
-    void *p = NULL;
-    assert_int_equal(cudaMalloc(&p, n_bytes), cudaSuccess);
-    assert_int_equal(cudaMemcpy(p, host, n_bytes, cudaMemcpyHostToDevice), cudaSuccess);
-    return p;
-}
-
-/* Waits for the kernels and brings the floats back; frees the device memory. */
-static float *from_device(void *device, int64_t n)
-{
-    float *host = parity_memory(n, sizeof *host);
-    assert_int_equal(cudaMemcpy(host, device, (size_t)n * sizeof *host, cudaMemcpyDeviceToHost),
-                     cudaSuccess);
-    assert_int_equal(cudaFree(device), cudaSuccess);
-    return host;
-}
-
-static void check_close(const float *got, const float *want, int64_t n, double abs, double rel)
-{
-    for (int64_t i = 0; i < n; i++) {
-        if (isnan(want[i]) || isinf(want[i])) {
-            assert_int_equal(base_f32_bits(got[i]), base_f32_bits(want[i]));
-        } else if (!(fabs((double)got[i] - (double)want[i]) <= abs + rel * fabs((double)want[i]))) {
-            fail_msg("element %lld is %g, want %g", (long long)i, (double)got[i], (double)want[i]);
-        }
-    }
-}
+#include "tests/support/parity_cuda.h"
 
 static void rmsnorm_agrees(void **state)
 {
@@ -142,15 +110,10 @@ static void merge_agrees_on_empty_and_broken_ranks_too(void **state)
 
 int main(void)
 {
-    int n_devices = 0;
-    if (cudaGetDeviceCount(&n_devices) != cudaSuccess || n_devices == 0) {
-        printf("SKIP: no CUDA device\n");
-        return TEST_SKIPPED;
-    }
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(rmsnorm_agrees),
         cmocka_unit_test(swiglu_agrees),
         cmocka_unit_test(merge_agrees_on_empty_and_broken_ranks_too),
     };
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    return PARITY_CUDA_MAIN(tests);
 }

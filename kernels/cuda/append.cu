@@ -1,0 +1,121 @@
+/* One warp a row of one head and side.  A carried element keeps its place inside the rows, so one thread copies it for
+ * every open in the order of the list: whichever rows are the carry of which, the result is the CPU's.
+ *
+ * Few tokens: one CTA a head and side copies, waits, and writes the tokens.  Many: two launches. */
+#include "kernels/cuda/cuda_check.h"
+#include "kernels/cuda/cuda_elem.h"
+#include "kernels/cuda/cuda_ops.h"
+#include "kernels/cuda/cuda_rotate.h"
+
+namespace {
+
+constexpr int kWarps = 8;
+constexpr int kThreads = kWarps * 32;
+constexpr int kFewTokens = 64;
+constexpr int kTokensPerWarp = 4;
+constexpr int kElems = 8; /* of a 16-byte access */
+
+/* Threads `thread` of n_threads share the elements of one head and side. */
+template <int D>
+__device__ void copy_carries(const kern_append_args &a, int head_side, int thread, int n_threads)
+{
+    constexpr int kSide = KERN_BLOCK_TOKENS * D;
+    for (int i = thread * kElems; i < kSide; i += n_threads * kElems) {
+        const int64_t at = (int64_t)head_side * kSide + i;
+        for (int o = 0; o < a.n_opens; o++) {
+            const kern_open *open = &a.opens[o];
+            if (i / D < open->n_carry && open->carry != nullptr) {
+                *reinterpret_cast<uint4 *>(open->rows + at) =
+                    *reinterpret_cast<const uint4 *>(open->carry + at);
+            }
+        }
+    }
+}
+
+template <int E>
+__device__ void store_bf16(const float *x, uint16_t *out)
+{
+    uint32_t packed[E / 2];
+#pragma unroll
+    for (int e = 0; e < E; e += 2) {
+        packed[e / 2] = cuda_bf16_bits(x[e]) | (uint32_t)cuda_bf16_bits(x[e + 1]) << 16;
+    }
+    if constexpr (E == 4) {
+        *reinterpret_cast<uint2 *>(out) = make_uint2(packed[0], packed[1]);
+    } else {
+        *reinterpret_cast<uint32_t *>(out) = packed[0];
+    }
+}
+
+/* Warp `warp` of n_warps writes its tokens' rows of one head and side. */
+template <int D>
+__device__ void append_tokens(const kern_append_args &a, int head_side, int warp, int n_warps)
+{
+    constexpr int E = cuda_rotation<D>::E;
+    const kern_head_format *format = &a.formats[head_side / 2];
+    const cuda_rotation<D> r = cuda_rotation_of<D>(head_side % 2 == 0 ? &format->k : &format->v);
+    const float *from = head_side % 2 == 0 ? a.k : a.v;
+
+    for (int64_t t = warp; t < a.n_tokens; t += n_warps) {
+        const int dest = a.dest[t];
+        if (dest < 0) {
+            continue;
+        }
+        float x[E];
+        cuda_row_load<D>(r, from + (t * a.n_kv_heads + head_side / 2) * D, x);
+        cuda_rotate<D>(r, false, x);
+        const int64_t row =
+            (int64_t)head_side * KERN_BLOCK_TOKENS + a.positions[t] % KERN_BLOCK_TOKENS;
+        store_bf16<E>(x, a.opens[dest].rows + row * D + threadIdx.x % 32 * E);
+    }
+}
+
+template <int D>
+__global__ void __launch_bounds__(kThreads) append_few(const kern_append_args a)
+{
+    copy_carries<D>(a, blockIdx.x, threadIdx.x, kThreads);
+    __syncthreads(); /* a token's row may lie in what another thread carried */
+    append_tokens<D>(a, blockIdx.x, threadIdx.x / 32, kWarps);
+}
+
+template <int D>
+__global__ void __launch_bounds__(kThreads) append_carries(const kern_append_args a)
+{
+    copy_carries<D>(a, blockIdx.x, blockIdx.y * kThreads + threadIdx.x, gridDim.y * kThreads);
+}
+
+template <int D>
+__global__ void __launch_bounds__(kThreads) append_many(const kern_append_args a)
+{
+    append_tokens<D>(a, blockIdx.x, blockIdx.y * kWarps + threadIdx.x / 32, gridDim.y * kWarps);
+}
+
+template <int D>
+void append(cudaStream_t stream, const kern_append_args &a)
+{
+    const unsigned n_sides = a.n_kv_heads * 2;
+    if (a.n_tokens <= kFewTokens) {
+        append_few<D><<<n_sides, kThreads, 0, stream>>>(a);
+        return;
+    }
+    constexpr int kPerCta = kWarps * kTokensPerWarp;
+    constexpr int kCopyCtas = KERN_BLOCK_TOKENS * D / kElems / kThreads;
+    const int n_ctas = (a.n_tokens + kPerCta - 1) / kPerCta;
+    append_carries<D><<<dim3(n_sides, kCopyCtas), kThreads, 0, stream>>>(a);
+    append_many<D><<<dim3(n_sides, n_ctas < 65535 ? n_ctas : 65535), kThreads, 0, stream>>>(a);
+}
+
+} // namespace
+
+extern "C" base_status kern_cuda_append(void *stream, const kern_append_args *a)
+{
+    if (a->n_opens == 0) { /* every token belongs to another rank */
+        return BASE_OK;
+    }
+    if (a->head_dim == 64) {
+        append<64>(static_cast<cudaStream_t>(stream), *a);
+    } else {
+        append<128>(static_cast<cudaStream_t>(stream), *a);
+    }
+    return CUDA_LAUNCHED("append");
+}

@@ -1,0 +1,46 @@
+/* kernels/cuda/cuda_gemm.h - op_gemm.h on a GPU: what it needs beside its arguments, and its two ways.
+ *
+ * Up to CUDA_GEMV_ROWS rows of x, which is decode: a kernel that reads w once at the speed of memory and multiplies x
+ * as f32.  Its error is what op_gemm.h allows.
+ * More rows: cuBLASLt.  Weights of 16 bits: x is rounded to the weights' type first, as is usual for prefill, and
+ * sums are f32: |y - fp64| <= (2^-8 for bf16, 2^-11 for f16) * |x||w| of the row, in practice a hundredth of it; for
+ * f16, x beyond 65504 becomes 65504.  f32: nothing is rounded, and op_gemm.h's error holds.
+ * Shapes that 16-byte accesses do not fit (k not a multiple of 8), and shapes cuBLASLt refuses: a plain kernel.
+ *
+ * Arguments as in cuda_ops.h.  One cuda_gemm serves one stream at a time: calls share its scratch. */
+#ifndef KERNELS_CUDA_CUDA_GEMM_H
+#define KERNELS_CUDA_CUDA_GEMM_H
+
+#include "base/alloc.h"
+#include "base/status.h"
+#include "kernels/op_gemm.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define CUDA_GEMV_ROWS 8
+
+typedef struct cuda_gemm cuda_gemm;
+
+/* Takes 96 MiB of the current device: rounded rows of x, and cuBLASLt's workspace.  mem outlives the result.
+ * Errors: NO_MEMORY, DEVICE_LOST. */
+BASE_MUST_CHECK base_status cuda_gemm_create(const base_alloc *mem, cuda_gemm **gemm_out);
+void cuda_gemm_destroy(cuda_gemm *gemm); /* NULL is allowed; nothing of it may be under way */
+
+/* Enqueues.  The first call of a shape asks cuBLASLt for an algorithm (about 0.1 ms on the host, no device work), later
+ * ones find it; both may be captured in a graph.  Errors: DEVICE_LOST, NO_MEMORY. */
+BASE_MUST_CHECK base_status kern_cuda_gemm(cuda_gemm *gemm, void *stream,
+                                           const kern_gemm_args *args);
+
+/* Its three ways, each for any m >= 1 that its line allows. */
+BASE_MUST_CHECK base_status
+cuda_gemv(void *stream, const kern_gemm_args *args); /* m <= CUDA_GEMV_ROWS, k % 8 = 0 */
+BASE_MUST_CHECK base_status cuda_gemm_blas(cuda_gemm *gemm, void *stream,
+                                           const kern_gemm_args *args); /* k % 8 = 0 */
+BASE_MUST_CHECK base_status cuda_gemm_plain(void *stream, const kern_gemm_args *args); /* slow */
+
+#ifdef __cplusplus
+}
+#endif
+#endif /* KERNELS_CUDA_CUDA_GEMM_H */

@@ -1,0 +1,48 @@
+/* One CTA a token: sines and cosines in double once, kept in shared memory, then every head's pairs pass through
+ * registers once.  Products and sums round one by one, as on the CPU, so that both give the same bits wherever
+ * their libraries' sines agree to f32. */
+#include "kernels/cuda/cuda_check.h"
+#include "kernels/cuda/cuda_ops.h"
+#include "kernels/page.h"
+
+namespace {
+
+constexpr int kThreads = 256;
+constexpr int kMaxPairs = KERN_MAX_HEAD_DIM / 2;
+
+__global__ void __launch_bounds__(kThreads) rope_kernel(const kern_rope_args a)
+{
+    __shared__ float2 turn[kMaxPairs]; /* cosine, sine */
+    const int half = a.head_dim / 2;
+    const int64_t t = blockIdx.x;
+
+    if (threadIdx.x < half) {
+        double s;
+        double c;
+        sincos((double)a.positions[t] * (double)a.inv_freq[threadIdx.x], &s, &c);
+        turn[threadIdx.x] = make_float2((float)c, (float)s);
+    }
+    __syncthreads(); /* turn is whole */
+
+    float *token = a.x + t * a.x_stride;
+    for (int i = threadIdx.x; i < a.n_heads * half; i += kThreads) {
+        const int pair = i % half;
+        float *x = token + i / half * a.head_dim + pair;
+        const float2 cs = turn[pair];
+        const float x0 = x[0];
+        const float x1 = x[half];
+        x[0] = __fsub_rn(__fmul_rn(x0, cs.x), __fmul_rn(x1, cs.y));
+        x[half] = __fadd_rn(__fmul_rn(x1, cs.x), __fmul_rn(x0, cs.y));
+    }
+}
+
+} // namespace
+
+extern "C" base_status kern_cuda_rope(void *stream, const kern_rope_args *a)
+{
+    if (a->n_tokens == 0) {
+        return BASE_OK;
+    }
+    rope_kernel<<<a->n_tokens, kThreads, 0, static_cast<cudaStream_t>(stream)>>>(*a);
+    return CUDA_LAUNCHED("rope");
+}

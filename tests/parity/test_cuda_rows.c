@@ -1,0 +1,152 @@
+/* The CUDA ops that treat rows of activations one by one, against the CPU: embed, gather, bias, rope. */
+#include "kernels/cuda/cuda_ops.h"
+#include "tests/support/parity_cuda.h"
+
+static const base_dtype dtypes[] = {BASE_F32, BASE_F16, BASE_BF16};
+
+static void embed_copies_every_dtype_exactly(void **state)
+{
+    enum { VOCAB = 71, TOKENS = 9 };
+    static const int32_t widths[] = {1, 8, 77, 2048};
+    static const int32_t ids[TOKENS] = {0, 70, 3, 3, 69, 1, 0, 44, 70};
+    kern_ctx *ctx = parity_ctx(1);
+    (void)state;
+    for (size_t i = 0; i < 4 * 3; i++) {
+        const int32_t width = widths[i / 3];
+        const base_dtype t = dtypes[i % 3];
+        float *x = parity_normals(i, (int64_t)VOCAB * width, 10.0);
+        void *table = parity_elems(x, (int64_t)VOCAB * width, t);
+        float *want = parity_memory((int64_t)TOKENS * width, sizeof *want);
+        kern_embed_args a = {ids, table, want, TOKENS, VOCAB, width, t};
+        CHECK_STATUS(kern_embed(ctx, &a), BASE_OK);
+
+        const size_t n_bytes = (size_t)TOKENS * (size_t)width * sizeof(float);
+        parity_device device = {.n_held = 0};
+        void *dy = on_device(x, n_bytes);
+        a.ids = device_copy(&device, ids, sizeof ids);
+        a.table = device_copy(&device, table, VOCAB * (size_t)width * base_dtype_bytes(t));
+        a.y = dy;
+        CHECK_STATUS(kern_cuda_embed(NULL, &a), BASE_OK);
+        void *got = bytes_from_device(dy, n_bytes);
+        assert_memory_equal(got, want, n_bytes);
+        device_free(&device);
+        free(got);
+        free(want);
+        free(table);
+        free(x);
+    }
+    kern_ctx_destroy(ctx);
+}
+
+/* More rows than one launch takes. */
+static void gather_copies_rows_in_any_order(void **state)
+{
+    enum { X_ROWS = 37, ROWS = 1100 };
+    static const int32_t widths[] = {1, 6, 256};
+    (void)state;
+    for (size_t i = 0; i < 3; i++) {
+        const int32_t width = widths[i];
+        float *x = parity_normals(i, (int64_t)X_ROWS * width, 1.0);
+        float *y = parity_memory((int64_t)ROWS * width, sizeof *y);
+        int32_t *rows = parity_memory(ROWS, sizeof *rows);
+        for (int32_t r = 0; r < ROWS; r++) {
+            rows[r] = (int32_t)(base_random_u64(PARITY_SEED, 5, (uint64_t)r) % X_ROWS);
+        }
+        void *dx = on_device(x, (size_t)X_ROWS * (size_t)width * sizeof *x);
+        void *dy = on_device(y, (size_t)ROWS * (size_t)width * sizeof *y);
+        const kern_gather_args a = {dx, rows, dy, ROWS, X_ROWS, width};
+        CHECK_STATUS(kern_cuda_gather(NULL, &a), BASE_OK);
+        float *got = from_device(dy, (int64_t)ROWS * width);
+        for (int32_t r = 0; r < ROWS; r++) {
+            assert_memory_equal(got + (int64_t)r * width, x + (int64_t)rows[r] * width,
+                                (size_t)width * sizeof *x);
+        }
+        (void)cudaFree(dx);
+        free(got);
+        free(rows);
+        free(y);
+        free(x);
+    }
+}
+
+static void bias_adds_every_dtype_exactly(void **state)
+{
+    static const int32_t shapes[][2] = {{1, 1}, {3, 255}, {5, 256}, {1500, 8}, {2, 4104}};
+    kern_ctx *ctx = parity_ctx(1);
+    (void)state;
+    for (size_t i = 0; i < 5 * 3; i++) {
+        const int32_t rows = shapes[i / 3][0];
+        const int32_t cols = shapes[i / 3][1];
+        const base_dtype t = dtypes[i % 3];
+        const size_t n_bytes = (size_t)rows * (size_t)cols * sizeof(float);
+        float *x = parity_normals(i, (int64_t)rows * cols, 1.0);
+        float *b32 = parity_normals(100 + i, cols, 1.0);
+        void *b = parity_elems(b32, cols, t);
+        void *dx = on_device(x, n_bytes);
+        void *db = on_device(b, (size_t)cols * base_dtype_bytes(t));
+        kern_bias_args a = {x, b, rows, cols, t};
+        CHECK_STATUS(kern_bias(ctx, &a), BASE_OK);
+        a.x = dx;
+        a.bias = db;
+        CHECK_STATUS(kern_cuda_bias(NULL, &a), BASE_OK);
+        void *got = bytes_from_device(dx, n_bytes);
+        assert_memory_equal(got, x, n_bytes);
+        (void)cudaFree(db);
+        free(got);
+        free(b);
+        free(b32);
+        free(x);
+    }
+    kern_ctx_destroy(ctx);
+}
+
+/* Both libraries' sines are right to about an f64 ulp, so almost every one rounds to the same f32. */
+static void rope_agrees_at_every_position(void **state)
+{
+    enum { TOKENS = 9, HEADS = 3 };
+    static const int32_t dims[] = {2, 64, 128, 256};
+    static const int64_t positions[TOKENS] = {0,       1,       127,     131071,   800001,
+                                              1000003, 9999991, 1 << 30, INT32_MAX};
+    kern_ctx *ctx = parity_ctx(1);
+    (void)state;
+    for (size_t i = 0; i < 4; i++) {
+        const int32_t dim = dims[i];
+        const int32_t stride = HEADS * dim + 5; /* the gap is not touched */
+        const int64_t n = TOKENS * (int64_t)stride;
+        float freq[KERN_MAX_HEAD_DIM / 2];
+        for (int32_t f = 0; f < dim / 2; f++) {
+            freq[f] = (float)pow(1e6, -2.0 * f / dim);
+        }
+        float *x = parity_normals(i, n, 1.0);
+        parity_device device = {.n_held = 0};
+        void *dx = on_device(x, (size_t)n * sizeof *x);
+        kern_rope_args a = {x, positions, freq, TOKENS, HEADS, dim, stride};
+        CHECK_STATUS(kern_rope(ctx, &a), BASE_OK);
+        a.x = dx;
+        a.positions = device_copy(&device, positions, sizeof positions);
+        a.inv_freq = device_copy(&device, freq, sizeof freq);
+        CHECK_STATUS(kern_cuda_rope(NULL, &a), BASE_OK);
+        float *got = from_device(dx, n);
+        int64_t n_same = 0;
+        for (int64_t j = 0; j < n; j++) {
+            n_same += got[j] == x[j];
+        }
+        check_close(got, x, n, 6e-7, 0.0);
+        assert_true(n_same * 1000 >= n * 999);
+        device_free(&device);
+        free(got);
+        free(x);
+    }
+    kern_ctx_destroy(ctx);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(embed_copies_every_dtype_exactly),
+        cmocka_unit_test(gather_copies_rows_in_any_order),
+        cmocka_unit_test(bias_adds_every_dtype_exactly),
+        cmocka_unit_test(rope_agrees_at_every_position),
+    };
+    return PARITY_CUDA_MAIN(tests);
+}
