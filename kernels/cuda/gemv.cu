@@ -165,10 +165,8 @@ void gemv_of(cudaStream_t stream, const kern_gemm_args &a)
         gemv<W, 1, 2, 4>(stream, a);
     } else if (a.m == 2) {
         gemv<W, 2, 2, 4>(stream, a);
-    } else if (a.m <= 4) {
-        gemv<W, 4, 4, 2>(stream, a);
     } else {
-        gemv<W, 8, 4, 2>(stream, a);
+        gemv<W, CUDA_GEMV_ROWS, 4, 2>(stream, a);
     }
 }
 
