@@ -35,6 +35,13 @@ __device__ __forceinline__ uint16_t cuda_bf16_bits(float x)
     return static_cast<uint16_t>((u + 0x7fffu + ((u >> 16) & 1u)) >> 16);
 }
 
+/* The nearest half, and the largest for all beyond it; NaN stays NaN. */
+__device__ __forceinline__ __half cuda_f16_nearest(float x)
+{
+    constexpr float kMost = 65504.0f; /* comparisons let NaN through */
+    return __float2half_rn(x > kMost ? kMost : x < -kMost ? -kMost : x);
+}
+
 /* Eight neighbours, from an address that is a multiple of their size. */
 __device__ __forceinline__ void cuda_load8(const float *p, float out[8])
 {

@@ -131,8 +131,7 @@ __device__ __nv_bfloat16 rounded(float x, __nv_bfloat16)
 
 __device__ __half rounded(float x, __half)
 {
-    constexpr float kMost = 65504.0f; /* comparisons let NaN through */
-    return __float2half_rn(x > kMost ? kMost : x < -kMost ? -kMost : x);
+    return cuda_f16_nearest(x);
 }
 
 /* out [rows, k] close together; k a multiple of 8. */

@@ -1,0 +1,163 @@
+/* Bit by bit from one map, so that both directions are the same statement read two ways. */
+#include "kernels/cuda/fragment.h"
+
+#include "kernels/cuda/fragment_order.h"
+
+#include <string.h>
+
+#define BF16_BITS 16
+
+/* Bit k of code n of a pair: its number among the bits of the lane's words, 32 a word. */
+static int32_t bit_at(int32_t bits, int32_t n_pairs, int32_t pair, int32_t n, int32_t k)
+{
+    switch (bits) {
+    case 1: return pair / 4 * 32 + 4 * n + pair % 4;
+    case 2: return pair / 2 * 32 + 4 * n + pair % 2 * 2 + k;
+    case 3:
+        return pair % 4 < 3 ? (pair / 4 * 3 + pair % 4) * 32 + 4 * n + k
+                            : (pair / 4 * 3 + 2 - k) * 32 + 4 * n + 3;
+    case 4: return pair * 32 + (k < 3 ? 4 * n + k : n < 4 ? 8 * n + 7 : 8 * (n - 4) + 3);
+    case 8: return (2 * pair + n / 4) * 32 + n % 4 * 8 + k;
+    default:
+        return k < 4 ? pair * 32 + 4 * n + k
+                     : n_pairs * 32 + bit_at(bits - 4, n_pairs, pair, n, k - 4);
+    }
+}
+
+/* Sign and magnitude instead of a number, in both directions. */
+static uint32_t to_signed(uint32_t code)
+{
+    return ((code & 8u) != 0 ? code & 7u : 7u - code) | (~code & 8u);
+}
+
+static uint32_t from_signed(uint32_t code)
+{
+    return ((code & 8u) != 0 ? 7u - (code & 7u) : code) | (~code & 8u);
+}
+
+static uint32_t plain_code(const uint8_t *row, int32_t bits, int32_t dim)
+{
+    uint32_t code = 0;
+    for (int32_t k = 0; k < bits; k++) {
+        const int32_t at = dim * bits + k;
+        code |= (uint32_t)(row[at / 8] >> (at % 8) & 1) << k;
+    }
+    return code;
+}
+
+static void put_plain_code(uint8_t *row, int32_t bits, int32_t dim, uint32_t code)
+{
+    for (int32_t k = 0; k < bits; k++) {
+        const int32_t at = dim * bits + k;
+        row[at / 8] = (uint8_t)(row[at / 8] | (code >> k & 1u) << (at % 8));
+    }
+}
+
+/* The byte and, in *shift_out, the bit in it that holds bit `at` of the lane's words. */
+static int32_t byte_at(const fragment_tile *t, int32_t bits, int32_t lane, int32_t at,
+                       int32_t *shift_out)
+{
+    *shift_out = at % 8;
+    return t->offset + fragment_word_at(t->n_pairs * bits / 4, at / 32, lane) + at % 32 / 8;
+}
+
+static void codes_from_plain(const kern_segment *g, int32_t side, const uint8_t *from, uint8_t *to)
+{
+    const int32_t row_bytes = g->n_dims / 8 * g->bits;
+    memset(to, 0, (size_t)(KERN_BLOCK_TOKENS * row_bytes));
+    for (int32_t i = 0; i < fragment_n_tiles(side, g->n_dims); i++) {
+        const fragment_tile t = fragment_tile_at(side, g->n_dims, g->bits, i);
+        for (int32_t j = 0; j < t.n_pairs * FRAGMENT_LANES * 8; j++) {
+            const int32_t pair = j / 8 / FRAGMENT_LANES;
+            const int32_t lane = j / 8 % FRAGMENT_LANES;
+            const fragment_spot s = fragment_code_at(side, t, pair, lane, j % 8);
+            uint32_t code = plain_code(from + (int64_t)s.token * row_bytes, g->bits, s.dim);
+            code = g->bits == 4 ? to_signed(code) : code;
+            for (int32_t k = 0; k < g->bits; k++) {
+                int32_t shift;
+                const int32_t byte =
+                    byte_at(&t, g->bits, lane, bit_at(g->bits, t.n_pairs, pair, j % 8, k), &shift);
+                to[byte] = (uint8_t)(to[byte] | (code >> k & 1u) << shift);
+            }
+        }
+    }
+}
+
+static void codes_to_plain(const kern_segment *g, int32_t side, const uint8_t *from, uint8_t *to)
+{
+    const int32_t row_bytes = g->n_dims / 8 * g->bits;
+    memset(to, 0, (size_t)(KERN_BLOCK_TOKENS * row_bytes));
+    for (int32_t i = 0; i < fragment_n_tiles(side, g->n_dims); i++) {
+        const fragment_tile t = fragment_tile_at(side, g->n_dims, g->bits, i);
+        for (int32_t j = 0; j < t.n_pairs * FRAGMENT_LANES * 8; j++) {
+            const int32_t pair = j / 8 / FRAGMENT_LANES;
+            const int32_t lane = j / 8 % FRAGMENT_LANES;
+            const fragment_spot s = fragment_code_at(side, t, pair, lane, j % 8);
+            uint32_t code = 0;
+            for (int32_t k = 0; k < g->bits; k++) {
+                int32_t shift;
+                const int32_t byte =
+                    byte_at(&t, g->bits, lane, bit_at(g->bits, t.n_pairs, pair, j % 8, k), &shift);
+                code |= (uint32_t)(from[byte] >> shift & 1) << k;
+            }
+            code = g->bits == 4 ? from_signed(code) : code;
+            put_plain_code(to + (int64_t)s.token * row_bytes, g->bits, s.dim, code);
+        }
+    }
+}
+
+static void side_permute(const kern_side *side, int32_t number, bool from_plain,
+                         const uint8_t *from, uint8_t *to)
+{
+    for (int32_t i = 0; i < side->n_segments; i++) {
+        const kern_segment *g = &side->segments[i];
+        const uint8_t *a = from + g->codes_offset;
+        uint8_t *b = to + g->codes_offset;
+        if (g->bits == BF16_BITS) {
+            for (int32_t j = 0; j < KERN_BLOCK_TOKENS * g->n_dims; j++) {
+                const int32_t at =
+                    fragment_plain_at(number, g->n_dims, j / g->n_dims, j % g->n_dims);
+                memcpy(b + (from_plain ? at : 2 * j), a + (from_plain ? 2 * j : at), 2);
+            }
+            continue;
+        }
+        if (from_plain) {
+            codes_from_plain(g, number, a, b);
+        } else {
+            codes_to_plain(g, number, a, b);
+        }
+        for (int32_t j = 0; j < KERN_BLOCK_TOKENS; j++) {
+            const int32_t at = g->norms_offset + 2 * fragment_norm_at(j);
+            const int32_t plain = g->norms_offset + 2 * j;
+            memcpy(to + (from_plain ? at : plain), from + (from_plain ? plain : at), 2);
+        }
+    }
+}
+
+static void page_permute(const kern_head_format *f, bool from_plain, const uint8_t *from,
+                         uint8_t *to)
+{
+    memcpy(to, from, (size_t)f->head_page_bytes); /* what no section owns */
+    side_permute(&f->k, 0, from_plain, from, to);
+    side_permute(&f->v, 1, from_plain, from, to);
+}
+
+void kern_fragment_from_plain(const kern_head_format *format, const uint8_t *from, uint8_t *to)
+{
+    page_permute(format, true, from, to);
+}
+
+void kern_fragment_to_plain(const kern_head_format *format, const uint8_t *from, uint8_t *to)
+{
+    page_permute(format, false, from, to);
+}
+
+bool kern_fragment_fits(const kern_head_format *format)
+{
+    bool fits = format->offset % 16 == 0;
+    for (int32_t i = 0; i < KERN_MAX_SEGMENTS; i++) {
+        fits = fits && (i >= format->k.n_segments || format->k.segments[i].n_dims % 16 == 0) &&
+               (i >= format->v.n_segments || format->v.segments[i].n_dims % 16 == 0);
+    }
+    return fits;
+}

@@ -1,0 +1,129 @@
+/* kernels/cuda/fragment_order.h - where each code of a page lies in CUDA fragment order.
+ *
+ * Both sides are multiplied from the left: K as tokens x dims with the queries, V as dims x tokens with the
+ * weights.  Lane 4g + c of a warp holds rows g and g + 8 of a 16 x 16 square, four columns each: a pair of
+ * registers, eight codes n = 4 r + i, row 8 r + g.  Columns are numbered so that
+ *      K: i of lane c is dim 4c + i           V: i of lane c is token 8 (i & 1) + 2c + (i >> 1)
+ * (the second because a transposed weight matrix arrives so).  A tile is eight pairs:
+ *      K: 64 tokens x 32 dims, pair 2u + b = square of tokens 16u.., dims 16b..; tiles run over dims, then over
+ *         the two halves of the page.  Where n_dims is an odd multiple of 16, the last tile of each half has
+ *         four pairs u.
+ *      V: 16 dims x 128 tokens, pair s = tokens 16s..; tiles run over dims.
+ *
+ * A tile of P pairs at b bits is P b / 4 words of a lane, and lies as vectors of 16 bytes a lane, then, for what
+ * is left, 8 and 4 bytes a lane: every load of a warp is contiguous.  Bits inside the words, so that 16 bits of a
+ * word, shifted if need be, select four codes of one register (nibble n belongs to code n):
+ *      1   word p/4, bit p%4 of the nibble
+ *      2   word p/2, bits 2(p%2).. of the nibble
+ *      3   of four pairs, three words: pair m < 3 in the low three bits of word m; bits 2, 1, 0 of the fourth in
+ *          the top bits of the nibbles of words 0, 1, 2
+ *      4   word p.  Low three bits: magnitude, c >= 8 ? c - 8 : 7 - c; the sign, c < 8, of code n is bit 8n + 7
+ *          for n < 4, 8(n - 4) + 3 for the others
+ *      5-7 low four bits in word p, plainly; the rest as codes of b - 4 bits in the words after
+ *      8   words 2p + r, a byte a code
+ * bf16 values: squares of 512 bytes, 16 a lane, word r + 2h = row 8r + g, columns 8h + 2c and the next; K's lie
+ * tokens first, V's dims first.
+ * Norms: that of token 16u + 8r + g is number 16g + 2u + r. */
+#ifndef KERNELS_CUDA_FRAGMENT_ORDER_H
+#define KERNELS_CUDA_FRAGMENT_ORDER_H
+
+#include "kernels/page.h"
+
+#include <stdint.h>
+
+#ifdef __CUDACC__
+#define FRAGMENT_FN static __host__ __device__ __forceinline__
+#else
+#define FRAGMENT_FN static inline
+#endif
+
+#define FRAGMENT_LANES  32
+#define FRAGMENT_SQUARE 16 /* rows and columns */
+
+typedef struct fragment_tile {
+    int32_t offset; /* bytes from the start of the segment's codes */
+    int32_t n_pairs;
+    int32_t first_token;
+    int32_t first_dim; /* in the segment */
+} fragment_tile;
+
+typedef struct fragment_spot {
+    int32_t token;
+    int32_t dim; /* in the segment */
+} fragment_spot;
+
+FRAGMENT_FN int32_t fragment_n_tiles(int32_t side, int32_t n_dims)
+{
+    return side == 0 ? 2 * ((n_dims + 31) / 32) : n_dims / FRAGMENT_SQUARE;
+}
+
+FRAGMENT_FN fragment_tile fragment_tile_at(int32_t side, int32_t n_dims, int32_t bits, int32_t tile)
+{
+    fragment_tile t;
+    if (side == 0) {
+        const int32_t n = (n_dims + 31) / 32;
+        const int32_t step = tile % n;
+        t.first_token = tile / n * 64;
+        t.first_dim = step * 32;
+        t.offset = tile / n * 8 * n_dims * bits + step * 256 * bits;
+        t.n_pairs = t.first_dim + 32 <= n_dims ? 8 : 4;
+    } else {
+        t.first_token = 0;
+        t.first_dim = tile * FRAGMENT_SQUARE;
+        t.offset = tile * 256 * bits;
+        t.n_pairs = 8;
+    }
+    return t;
+}
+
+/* Code n of a pair in a lane. */
+FRAGMENT_FN fragment_spot fragment_code_at(int32_t side, fragment_tile t, int32_t pair,
+                                           int32_t lane, int32_t n)
+{
+    const int32_t row = n / 4 * 8 + lane / 4;
+    const int32_t i = n % 4;
+    const int32_t c = lane % 4;
+    fragment_spot s;
+    if (side == 0) {
+        const int32_t u = t.n_pairs == 8 ? pair / 2 : pair;
+        const int32_t b = t.n_pairs == 8 ? pair % 2 : 0;
+        s.token = t.first_token + FRAGMENT_SQUARE * u + row;
+        s.dim = t.first_dim + FRAGMENT_SQUARE * b + 4 * c + i;
+    } else {
+        s.token = t.first_token + FRAGMENT_SQUARE * pair + 8 * (i & 1) + 2 * c + (i >> 1);
+        s.dim = t.first_dim + row;
+    }
+    return s;
+}
+
+/* Bytes from the start of a tile of n_words a lane to word w of a lane. */
+FRAGMENT_FN int32_t fragment_word_at(int32_t n_words, int32_t w, int32_t lane)
+{
+    const int32_t whole = n_words / 4 * 4;
+    if (w < whole) {
+        return w / 4 * 512 + lane * 16 + w % 4 * 4;
+    }
+    const int32_t left = n_words - whole;
+    if (left >= 2 && w < whole + 2) {
+        return whole * 128 + lane * 8 + (w - whole) * 4;
+    }
+    return whole * 128 + (left >= 2 ? 256 : 0) + lane * 4;
+}
+
+/* Bytes from the start of a bf16 segment to the value of (token, dim). */
+FRAGMENT_FN int32_t fragment_plain_at(int32_t side, int32_t n_dims, int32_t token, int32_t dim)
+{
+    const int32_t row = side == 0 ? token : dim;
+    const int32_t col = side == 0 ? dim : token;
+    const int32_t n_cols = side == 0 ? n_dims : KERN_BLOCK_TOKENS;
+    const int32_t lane = row % 8 * 4 + col % 8 / 2;
+    return row / 16 * 32 * n_cols + col / 16 * 512 + lane * 16 + row % 16 / 8 * 4 +
+           col % 16 / 8 * 8 + col % 2 * 2;
+}
+
+FRAGMENT_FN int32_t fragment_norm_at(int32_t token)
+{
+    return token % 8 * 16 + token / 16 * 2 + token / 8 % 2;
+}
+
+#endif /* KERNELS_CUDA_FRAGMENT_ORDER_H */
