@@ -1,0 +1,66 @@
+/* kernels/cuda/cuda_pages.h - KV pages on the GPU: formats, the page writer, decode attention.
+ *
+ * Codes lie in CUDA fragment order (fragment.h), which only this folder knows.  stream is a cudaStream_t;
+ * nothing here waits for it, and every call may be captured into a graph.  Errors: DEVICE_LOST, NO_MEMORY. */
+#ifndef KERNELS_CUDA_CUDA_PAGES_H
+#define KERNELS_CUDA_CUDA_PAGES_H
+
+#include "base/alloc.h"
+#include "base/status.h"
+#include "kernels/op_attn.h"
+#include "kernels/op_pack.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* The formats of one layer's heads, digested for the kernels: tables in device memory, choices on the host.
+ * Immutable; any thread. */
+typedef struct kern_cuda_formats kern_cuda_formats;
+
+/* formats [n_kv_heads], host memory, not kept.  Waits for a small copy.  BAD_INPUT: segments that are not
+ * multiples of 16 dims, or an offset that is no multiple of 16. */
+BASE_MUST_CHECK base_status kern_cuda_formats_create(const kern_head_format *formats,
+                                                     int32_t n_kv_heads, int32_t head_dim,
+                                                     const base_alloc *mem,
+                                                     kern_cuda_formats **formats_out);
+void kern_cuda_formats_destroy(kern_cuda_formats *formats); /* NULL is fine */
+
+/* op_pack.h: every pointer of args, and opens[].rows, in device memory; args->formats is not read.  Bytes are
+ * the CPU writer's, permuted. */
+BASE_MUST_CHECK base_status kern_cuda_pack(void *stream, const kern_cuda_formats *formats,
+                                           const kern_pack_args *args);
+
+/* Device bytes that a step's attention needs as scratch, whatever its sizes: calls that follow each other on one
+ * stream share them. */
+BASE_MUST_CHECK base_status kern_cuda_attn_workspace_bytes(int64_t *n_bytes_out);
+
+typedef struct kern_cuda_attn_work {
+    const kern_cuda_formats *formats;
+    void *workspace; /* device, kern_cuda_attn_workspace_bytes */
+    int32_t
+        max_seq_tokens; /* no sequence of the step has more queries; 1..8 is what this is made for */
+    int32_t
+        window_blocks; /* blocks before a query's own that it sees as rows of opens, not as pages */
+    int32_t sink_blocks; /* first blocks of a sequence that it sees so */
+} kern_cuda_attn_work;
+
+/* op_attn.h, one launch for all sequences and KV heads and one that merges the parts: every pointer of args, and
+ * opens[].rows, in device memory and 16-byte aligned, args->formats not read.  seqs, page_list and opens are read
+ * by the kernels only, so a graph replays with new ones; n_seqs, n_tokens and max_seq_tokens are fixed in it.
+ * A sequence with n_tokens 0 is passed over.
+ *
+ * Numerics.  Codebook segments of 2, 3 and 4 bits whose centroids are int8 levels (for 4 bits: half-integers)
+ *            times a scale: queries in 15 bits (up to 4 query rows a KV head) or 16, weights in 16 bits relative to
+ *            the largest of a page, sums exact: |o - ref| <= 2e-4 |o| in norm.  All others, and bf16 rows: queries
+ *            and weights as two 16-bit floats, centroids rounded to fp16, f32 sums: the same bound. */
+BASE_MUST_CHECK base_status kern_cuda_attn(void *stream, const kern_cuda_attn_work *work,
+                                           const kern_attn_args *args);
+
+#ifdef __cplusplus
+}
+#endif
+#endif /* KERNELS_CUDA_CUDA_PAGES_H */
