@@ -1,0 +1,164 @@
+#include "kernels/cuda/fragment.h"
+
+#include "kernels/cuda/fragment_order.h"
+#include "tests/support/page_fixture.h"
+#include "tests/support/parity.h"
+
+static const int32_t widths[] = {1, 2, 3, 4, 5, 6, 7, 8, 16};
+#define N_WIDTHS 9
+
+/* A page of random bytes in its sections; what no section owns is zero. */
+static uint8_t *random_page(const kern_head_format *f, uint64_t stream)
+{
+    uint8_t *page = parity_memory(f->head_page_bytes, 1);
+    for (int32_t i = 0; i < f->head_page_bytes; i++) {
+        page[i] = (uint8_t)base_random_u64(PARITY_SEED, stream, (uint64_t)i);
+    }
+    return page;
+}
+
+static int64_t ones(const uint8_t *p, int64_t n)
+{
+    int64_t sum = 0;
+    for (int64_t i = 0; i < n; i++) {
+        sum += __builtin_popcount(p[i]);
+    }
+    return sum;
+}
+
+static void check_both_ways(const kern_head_format *f, uint64_t stream)
+{
+    const size_t n = (size_t)f->head_page_bytes;
+    uint8_t *page = random_page(f, stream);
+    uint8_t *there = parity_memory((int64_t)n, 1);
+    uint8_t *back = parity_memory((int64_t)n, 1);
+    kern_fragment_from_plain(f, page, there);
+    kern_fragment_to_plain(f, there, back);
+    assert_memory_equal(page, back, n);
+    assert_int_not_equal(memcmp(page, there, n), 0);
+    kern_fragment_to_plain(f, page, there); /* any bytes are a page in either order */
+    kern_fragment_from_plain(f, there, back);
+    assert_memory_equal(page, back, n);
+    free(page);
+    free(there);
+    free(back);
+}
+
+static void every_width_and_segment_size_comes_back(void **state)
+{
+    (void)state;
+    for (int32_t head_dim = 64; head_dim <= 128; head_dim += 64) {
+        for (int32_t n = 1; n <= head_dim / 16 && n <= KERN_MAX_SEGMENTS; n *= 2) {
+            for (int32_t w = 0; w < N_WIDTHS; w++) {
+                int32_t bits[KERN_MAX_SEGMENTS];
+                page_fixture fx;
+                for (int32_t i = 0; i < n; i++) {
+                    bits[i] = widths[(w + i) % N_WIDTHS];
+                }
+                page_fixture_init(&fx, head_dim, n, bits, bits, false, 1);
+                assert_true(kern_fragment_fits(&fx.format));
+                check_both_ways(&fx.format, (uint64_t)w);
+            }
+        }
+    }
+}
+
+/* 48 dims: a whole tile and a half one. */
+static void a_segment_of_48_dims_comes_back(void **state)
+{
+    (void)state;
+    for (int32_t w = 0; w < N_WIDTHS; w++) {
+        static const int32_t two[2] = {2, 2};
+        page_fixture fx;
+        page_fixture_init(&fx, 64, 2, two, two, false, 1);
+        for (int32_t s = 0; s < 2; s++) {
+            kern_side *side = s == 0 ? &fx.format.k : &fx.format.v;
+            side->segments[0].n_dims = 48;
+            side->segments[1].first_dim = 48;
+            side->segments[1].n_dims = 16;
+            for (int32_t i = 0; i < 2; i++) {
+                kern_segment *g = &side->segments[i];
+                g->bits = widths[w];
+                g->codes_offset = s * 20480 + i * 16384;
+                g->norms_offset = s * 20480 + 12288 + i * 256;
+            }
+        }
+        fx.format.head_page_bytes = 40960 + 128;
+        check_both_ways(&fx.format, 100 + (uint64_t)w);
+    }
+}
+
+/* A permutation moves bits and makes none: one bit in, one bit out, and every bit of a section is reached. */
+static void one_bit_stays_one_bit(void **state)
+{
+    (void)state;
+    for (int32_t w = 0; w < N_WIDTHS; w++) {
+        if (widths[w] == 4) {
+            continue; /* its codes turn into sign and magnitude */
+        }
+        page_fixture fx;
+        page_fixture_init(&fx, 64, 1, &widths[w], &widths[w], false, 1);
+        const kern_segment *g = &fx.format.v.segments[0];
+        const int64_t n = fx.format.head_page_bytes;
+        uint8_t *page = parity_memory(n, 1);
+        uint8_t *there = parity_memory(n, 1);
+        for (int32_t i = 0; i < 40; i++) {
+            const uint64_t section = 8u * KERN_BLOCK_TOKENS * 64u * (uint64_t)widths[w] / 8u;
+            const uint64_t bit = base_random_u64(PARITY_SEED, 7, (uint64_t)i) % section;
+            memset(page, 0, (size_t)n);
+            page[g->codes_offset + (int64_t)(bit / 8)] = (uint8_t)(1u << (bit % 8));
+            kern_fragment_from_plain(&fx.format, page, there);
+            assert_int_equal(ones(there, n), 1);
+            assert_int_equal(ones(there + g->codes_offset, (int64_t)(section / 8)), 1);
+        }
+        free(page);
+        free(there);
+    }
+}
+
+/* By hand, from the drawing in fragment_order.h. */
+static void three_bit_codes_lie_where_the_kernel_looks(void **state)
+{
+    (void)state;
+    const int32_t three = 3;
+    page_fixture fx;
+    page_fixture_init(&fx, 128, 1, &three, &three, false, 1);
+    const int64_t n = fx.format.head_page_bytes;
+    uint8_t *page = parity_memory(n, 1);
+    uint8_t *there = parity_memory(n, 1);
+    /* K, token 64 + 16 + 8 + 2, dim 32 + 16 + 4 * 3 + 1, code 7: half 1, tile 1, u 1, b 1: pair 3, lane 11,
+     * n 5: the fourth pair, so one bit in each of words 0, 1, 2, bit 23 */
+    const int32_t at = (64 + 16 + 8 + 2) * 48 * 8 + (32 + 16 + 12 + 1) * 3;
+    for (int32_t k = at; k < at + 3; k++) {
+        page[k / 8] = (uint8_t)(page[k / 8] | 1u << (k % 8));
+    }
+    kern_fragment_from_plain(&fx.format, page, there);
+    const int32_t tile = 64 * 48 + 768;
+    for (int32_t w = 0; w < 3; w++) {
+        assert_int_equal(there[tile + 11 * 16 + 4 * w + 2], 0x80);
+    }
+    assert_int_equal(ones(there, n), 3);
+    free(page);
+    free(there);
+}
+
+static void a_segment_of_8_dims_does_not_fit(void **state)
+{
+    (void)state;
+    const int32_t bits[8] = {2, 2, 2, 2, 2, 2, 2, 2};
+    page_fixture fx;
+    page_fixture_init(&fx, 64, 8, bits, bits, false, 1);
+    assert_false(kern_fragment_fits(&fx.format));
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(every_width_and_segment_size_comes_back),
+        cmocka_unit_test(a_segment_of_48_dims_comes_back),
+        cmocka_unit_test(one_bit_stays_one_bit),
+        cmocka_unit_test(three_bit_codes_lie_where_the_kernel_looks),
+        cmocka_unit_test(a_segment_of_8_dims_does_not_fit),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
