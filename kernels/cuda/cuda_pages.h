@@ -36,7 +36,7 @@ BASE_MUST_CHECK base_status kern_cuda_pack(void *stream, const kern_cuda_formats
 
 /* Device bytes that a step's attention needs as scratch, whatever its sizes: calls that follow each other on one
  * stream share them. */
-BASE_MUST_CHECK base_status kern_cuda_attn_workspace_bytes(int64_t *n_bytes_out);
+int64_t kern_cuda_attn_workspace_bytes(void);
 
 typedef struct kern_cuda_attn_work {
     const kern_cuda_formats *formats;

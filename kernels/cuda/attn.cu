@@ -1,0 +1,53 @@
+/* Host side of decode attention: which kernel, and its scratch. */
+#include "kernels/cuda/attn_job.cuh"
+#include "kernels/cuda/cuda_check.h"
+
+#include <cuda_runtime_api.h>
+
+namespace {
+
+constexpr int kMaxCtas = 256; /* more GPU cores than this are left idle */
+constexpr int kMaxDim = 128;
+constexpr int kDenseChunk = 4096; /* 16 x 128 bf16 values */
+constexpr int64_t kParts = (int64_t)kMaxCtas * ATTN_PARTS * ATTN_MAX_ROWS;
+
+int32_t slot_bytes(const kern_cuda_formats *f)
+{
+    const int32_t rows = 16 * 2 * f->head_dim; /* a tile of open rows must fit */
+    const int32_t page = f->family == CUDA_DENSE ? kDenseChunk : f->side_bytes;
+    return ((page > rows ? page : rows) + CUDA_UNIT_BYTES - 1) / CUDA_UNIT_BYTES * CUDA_UNIT_BYTES;
+}
+
+} // namespace
+
+extern "C" int64_t kern_cuda_attn_workspace_bytes(void)
+{
+    return kParts * (kMaxDim * (int64_t)sizeof(float) + (int64_t)sizeof(float2));
+}
+
+extern "C" base_status kern_cuda_attn(void *stream, const kern_cuda_attn_work *work, const kern_attn_args *args)
+{
+    const kern_cuda_formats *f = work->formats;
+    attn_job job = {};
+    if (args->n_tokens == 0) {
+        return BASE_OK;
+    }
+    job.a = *args;
+    job.layer = f->layer;
+    job.part_o = static_cast<float *>(work->workspace);
+    job.part_ml = reinterpret_cast<float2 *>(job.part_o + kParts * kMaxDim);
+    job.window_blocks = work->window_blocks;
+    job.sink_blocks = work->sink_blocks;
+    job.n_ctas = f->n_sms < kMaxCtas ? f->n_sms : kMaxCtas;
+    job.group = args->n_heads / args->n_kv_heads;
+    job.slot_bytes = slot_bytes(f);
+    job.n_halves = f->family == CUDA_TABLE ? f->n_halves : 0;
+
+    const bool few = (int64_t)work->max_seq_tokens * job.group <= 4;
+    switch (f->family) {
+    case CUDA_CODED: return attn_run_coded(stream, job, f->head_dim, few, f->bits);
+    case CUDA_DENSE: return attn_run_dense(stream, job, f->head_dim, few);
+    case CUDA_TABLE: return attn_run_table(stream, job, f->head_dim, few);
+    }
+    return BASE_OK;
+}

@@ -1,0 +1,217 @@
+/* kernels/cuda/attn_job.cuh - the work of one attention call and how it is divided among CTAs.
+ *
+ * A head is one KV head of one sequence, for up to R query rows (a sequence with more has several tiles of R).
+ * Its items are its pages, then one tail: all rows of opens.  Heads lie one after the other on a line, pages as
+ * long as their bytes, and every CTA takes an equal share of the line: the items that begin in it.  A head that
+ * one CTA has whole is finished there; the parts of the others are merged by a second launch.  Everything is
+ * computed from seqs on the device, so that a graph can be replayed with other lengths. */
+#ifndef KERNELS_CUDA_ATTN_JOB_CUH
+#define KERNELS_CUDA_ATTN_JOB_CUH
+
+#include "kernels/cuda/formats.h"
+#include "kernels/op_attn.h"
+
+#include <stdint.h>
+
+#define ATTN_MAX_ROWS 8 /* R */
+#define ATTN_PARTS    2 /* of a CTA: the end of a head, and the beginning of another */
+
+/* By value in kernel arguments. */
+struct attn_job {
+    kern_attn_args a;
+    cuda_layer layer;
+    float *part_o;   /* [n_ctas][ATTN_PARTS][ATTN_MAX_ROWS][D], sums over V relative to the maximum */
+    float2 *part_ml; /* [n_ctas][ATTN_PARTS][ATTN_MAX_ROWS]: maximum and sum, base 2 */
+    int32_t window_blocks;
+    int32_t sink_blocks;
+    int32_t n_ctas;
+    int32_t group;
+    int32_t slot_bytes; /* of the ring */
+    int32_t n_halves;   /* room for them in shared memory */
+};
+
+/* The kernels by family, one source file each: D 64 or 128; few: up to 4 query rows a tile; bits as in
+ * kern_cuda_formats. */
+base_status attn_run_coded(void *stream, const attn_job &job, int head_dim, bool few, const int32_t bits[2]);
+base_status attn_run_dense(void *stream, const attn_job &job, int head_dim, bool few);
+base_status attn_run_table(void *stream, const attn_job &job, int head_dim, bool few);
+
+/* What it costs to begin a head, as bytes read in that time by one CTA: 1 us. */
+#define ATTN_BEGIN_UNITS (32768u / CUDA_UNIT_BYTES)
+
+struct attn_cost { /* of a sequence, in units */
+    uint32_t n_tiles;
+    uint32_t n_pages;
+    uint32_t fixed; /* of a head, beside its pages */
+};
+
+template <int D, int R>
+static __device__ __forceinline__ attn_cost attn_cost_of(const attn_job &job, const kern_attn_seq &s)
+{
+    attn_cost c;
+    c.n_tiles = (uint32_t)(s.n_tokens * job.group + R - 1) / R;
+    c.n_pages = (uint32_t)s.n_pages;
+    c.fixed = ATTN_BEGIN_UNITS;
+    if (s.n_opens > 0) { /* the last is open up to the last query; the others are whole */
+        const uint32_t last = (uint32_t)((s.position + s.n_tokens - 1) % KERN_BLOCK_TOKENS) + 1;
+        const uint32_t n_rows = (uint32_t)(s.n_opens - 1) * KERN_BLOCK_TOKENS + last;
+        c.fixed += n_rows * (2 * 2 * D) / CUDA_UNIT_BYTES;
+    }
+    return c;
+}
+
+static __device__ __forceinline__ uint32_t attn_seq_units(const attn_job &job, attn_cost c)
+{
+    return c.n_tiles * ((uint32_t)job.layer.n_kv_heads * c.fixed +
+                        c.n_pages * (uint32_t)job.layer.total_units);
+}
+
+/* The line of length total in n equal shares. */
+struct attn_shares {
+    uint32_t whole; /* total / n */
+    uint32_t more;  /* total % n: so many shares are one longer */
+
+    __device__ attn_shares(uint32_t total, int32_t n) : whole(total / (uint32_t)n), more(total % (uint32_t)n)
+    {
+    }
+    __device__ uint32_t begin(uint32_t share) const
+    {
+        return share * whole + min(share, more);
+    }
+    __device__ uint32_t owner(uint32_t at) const
+    {
+        const uint32_t longer = more * (whole + 1);
+        return at < longer ? at / (whole + 1) : more + (at - longer) / whole;
+    }
+};
+
+/* One warp: the sum of all sequences. */
+template <int D, int R> static __device__ uint32_t attn_total(const attn_job &job)
+{
+    uint32_t total = 0;
+    for (int s = threadIdx.x % 32; s < job.a.n_seqs; s += 32) {
+        total += attn_seq_units(job, attn_cost_of<D, R>(job, job.a.seqs[s]));
+    }
+    return __reduce_add_sync(~0u, total);
+}
+
+struct attn_head {
+    kern_attn_seq seq;
+    attn_cost cost;
+    int32_t seq_number;
+    int32_t head;
+    int32_t tile;
+    uint32_t units; /* of a page */
+    uint32_t at;    /* where it begins on the line */
+
+    __device__ uint32_t length() const
+    {
+        return cost.fixed + cost.n_pages * units;
+    }
+    /* Where item i begins, from `at` on. */
+    __device__ uint32_t item_at(uint32_t i) const
+    {
+        return i == 0 ? 0 : ATTN_BEGIN_UNITS + i * units;
+    }
+    /* The first item that begins at x of the line or later; n_pages + 1: none. */
+    __device__ int32_t first_item(uint32_t x) const
+    {
+        if (x <= at) {
+            return 0;
+        }
+        const uint32_t y = x - at;
+        const uint32_t i = y <= ATTN_BEGIN_UNITS ? 1 : (y - ATTN_BEGIN_UNITS + units - 1) / units;
+        return (int32_t)min(max(i, 1u), cost.n_pages + 1);
+    }
+};
+
+/* One warp: the head that x lies in; or, if token >= 0, the head `head` and the tile of that token and row.  x < total. */
+template <int D, int R>
+static __device__ void attn_find(const attn_job &job, uint32_t x, int32_t token, int32_t query_head,
+                                 attn_head *out)
+{
+    const int lane = threadIdx.x % 32;
+    uint32_t before = 0;
+    for (int base = 0; base < job.a.n_seqs; base += 32) {
+        kern_attn_seq s = {};
+        if (base + lane < job.a.n_seqs) {
+            s = job.a.seqs[base + lane];
+        }
+        const uint32_t units = attn_seq_units(job, attn_cost_of<D, R>(job, s));
+        uint32_t sum = units; /* of lanes up to this */
+        for (int step = 1; step < 32; step *= 2) {
+            const uint32_t other = __shfl_up_sync(~0u, sum, step);
+            sum += lane >= step ? other : 0;
+        }
+        const bool here = token >= 0 ? token >= s.first_token && token < s.first_token + s.n_tokens
+                                     : x < before + sum;
+        const uint32_t found = __ballot_sync(~0u, here);
+        if (found != 0) {
+            const int l = __ffs((int)found) - 1;
+            out->seq_number = base + l;
+            out->at = before + __shfl_sync(~0u, sum - units, l);
+            break;
+        }
+        before += __shfl_sync(~0u, sum, 31);
+    }
+    out->seq = job.a.seqs[out->seq_number];
+    out->cost = attn_cost_of<D, R>(job, out->seq);
+    const attn_cost c = out->cost;
+    auto head_at = [&](int h) {
+        return c.n_tiles * ((uint32_t)h * c.fixed + c.n_pages * (uint32_t)job.layer.units[h]);
+    };
+    if (token >= 0) {
+        out->head = query_head / job.group;
+        out->tile = ((token - out->seq.first_token) * job.group + query_head % job.group) / R;
+    } else {
+        int n = 0; /* heads that begin at x or before */
+        for (int base = 0; base < job.layer.n_kv_heads; base += 32) {
+            const int h = base + lane;
+            const bool begun = h < job.layer.n_kv_heads && head_at(h) <= x - out->at;
+            n += __popc(__ballot_sync(~0u, begun));
+        }
+        out->head = n - 1;
+    }
+    out->units = (uint32_t)(job.layer.units[out->head + 1] - job.layer.units[out->head]);
+    out->at += head_at(out->head);
+    if (token < 0) {
+        out->tile = (int32_t)((x - out->at) / out->length());
+    }
+    out->at += (uint32_t)out->tile * out->length();
+}
+
+/* The head after this one on the line; there is one. */
+template <int D, int R> static __device__ void attn_next(const attn_job &job, attn_head *h)
+{
+    h->at += h->length();
+    if (++h->tile < (int32_t)h->cost.n_tiles) {
+        return;
+    }
+    h->tile = 0;
+    if (++h->head == job.layer.n_kv_heads) {
+        h->head = 0;
+        do {
+            h->seq = job.a.seqs[++h->seq_number];
+        } while (h->seq.n_tokens == 0);
+        h->cost = attn_cost_of<D, R>(job, h->seq);
+    }
+    h->units = (uint32_t)(job.layer.units[h->head + 1] - job.layer.units[h->head]);
+}
+
+/* What queries see (op_attn.h). */
+static __device__ __forceinline__ bool attn_sees_page(const attn_job &job, int64_t position, int32_t block)
+{
+    return block >= job.sink_blocks && position / KERN_BLOCK_TOKENS > (int64_t)block + job.window_blocks;
+}
+
+/* Rows of an open that the query at `position` sees. */
+static __device__ __forceinline__ int attn_rows_seen(const attn_job &job, int64_t position, int32_t block)
+{
+    const int32_t own = (int32_t)(position / KERN_BLOCK_TOKENS);
+    if (block == own) {
+        return (int)(position % KERN_BLOCK_TOKENS) + 1;
+    }
+    return block < own && (own - block <= job.window_blocks || block < job.sink_blocks) ? KERN_BLOCK_TOKENS : 0;
+}
+
+#endif /* KERNELS_CUDA_ATTN_JOB_CUH */

@@ -1,0 +1,312 @@
+/* Host code: what the kernels need to know is worked out once, when a layer is made. */
+#include "kernels/cuda/formats.h"
+
+#include "base/half.h"
+#include "kernels/cuda/cuda_check.h"
+#include "kernels/cuda/fragment_order.h"
+
+#include <cuda_runtime_api.h>
+#include <math.h>
+#include <string.h>
+
+namespace {
+
+constexpr int kPlain = 16; /* bits of bf16 values */
+constexpr int kMaxBook = 256;
+
+struct builder { /* the device block, on the host */
+    cuda_head *heads;
+    int32_t *units;
+    float *floats;
+    uint16_t *halves;
+    int32_t n_floats;
+    int32_t n_halves;
+};
+
+/* Whether value / scale is a level that the integer kernel can hold. */
+bool is_level(double value, double scale, int bits, int *level_out)
+{
+    const double half = bits == 4 ? 0.5 : 0.0;
+    const double x = fabs(value) / scale - half;
+    *level_out = (int)lrint(x);
+    return fabs(x - *level_out) < 2e-5 * (x + 1.0) && *level_out >= 0 && *level_out <= 127;
+}
+
+/* Finds the smallest top level for which all centroids are levels, and fills scale, low and high. */
+bool find_levels(const float *centroids, cuda_segment *g)
+{
+    if (g->bits < 2 || g->bits > 4) {
+        return false;
+    }
+    const int n = 1 << g->bits;
+    const int first = g->bits == 4 ? n / 2 : 0; /* of 4 bits, the positive half */
+    const int last_level = 127;
+    for (int i = 0; i < n / 2; i++) {
+        if (centroids[n - 1 - i] <= 0.0f || (g->bits == 4 && centroids[n - 1 - i] != -centroids[i])) {
+            return false;
+        }
+    }
+    for (int top = 1; top <= last_level; top++) {
+        const double scale = centroids[n - 1] / (top + (g->bits == 4 ? 0.5 : 0.0));
+        uint32_t words[2] = {0, 0};
+        bool fits = true;
+        for (int i = 0; i < n - first && fits; i++) {
+            int level;
+            fits = is_level(centroids[first + i], scale, g->bits, &level);
+            const int value = centroids[first + i] < 0.0f ? -level : level;
+            words[i / 4] |= (uint32_t)(uint8_t)value << (i % 4 * 8);
+        }
+        if (fits) {
+            g->scale = (float)scale;
+            g->low = words[0];
+            g->high = words[1];
+            return true;
+        }
+    }
+    return false;
+}
+
+/* Returns whether the integer kernel can read the segment. */
+bool build_segment(builder *b, const kern_segment *from, int32_t begin, cuda_segment *to)
+{
+    to->bits = from->bits;
+    to->first_dim = from->first_dim;
+    to->n_dims = from->n_dims;
+    to->codes_at = from->codes_offset - begin;
+    to->halves = -1;
+    to->book = -1;
+    to->scale = 1.0f;
+    if (from->bits == kPlain) {
+        return false;
+    }
+    const int n = 1 << from->bits;
+    to->norms_at = from->norms_offset - begin;
+    to->book = b->n_floats;
+    memcpy(b->floats + b->n_floats, from->centroids, (size_t)n * sizeof(float));
+    memcpy(b->floats + b->n_floats + n, from->thresholds, (size_t)(n - 1) * sizeof(float));
+    b->n_floats += 2 * n;
+    if (find_levels(from->centroids, to)) {
+        return true;
+    }
+    float top = 1e-30f;
+    for (int i = 0; i < n; i++) {
+        top = fmaxf(top, fabsf(from->centroids[i]));
+    }
+    to->scale = top;
+    return false;
+}
+
+/* For the table kernel, once it is known to be needed. */
+void build_halves(builder *b, const kern_side *from, cuda_side *to)
+{
+    for (int i = 0; i < from->n_segments; i++) {
+        if (from->segments[i].bits == kPlain) {
+            continue;
+        }
+        to->segments[i].halves = b->n_halves;
+        for (int k = 0; k < 1 << from->segments[i].bits; k++) {
+            b->halves[b->n_halves++] =
+                base_f16_from_f32(from->segments[i].centroids[k] / to->segments[i].scale);
+        }
+    }
+}
+
+void add_section(cuda_gap *sections, int *n, int32_t begin, int32_t n_bytes)
+{
+    int at = (*n)++;
+    for (; at > 0 && sections[at - 1].begin > begin; at--) {
+        sections[at] = sections[at - 1];
+    }
+    sections[at].begin = begin;
+    sections[at].end = begin + n_bytes;
+}
+
+int32_t code_bytes(const kern_segment *g)
+{
+    return KERN_BLOCK_TOKENS / 8 * g->n_dims * g->bits;
+}
+
+void build_gaps(const kern_head_format *f, cuda_head *head)
+{
+    cuda_gap sections[CUDA_MAX_GAPS];
+    int n = 0;
+    for (int s = 0; s < 2; s++) {
+        const kern_side *side = s == 0 ? &f->k : &f->v;
+        for (int i = 0; i < side->n_segments; i++) {
+            const kern_segment *g = &side->segments[i];
+            add_section(sections, &n, g->codes_offset, code_bytes(g));
+            if (g->bits != kPlain) {
+                add_section(sections, &n, g->norms_offset, KERN_BLOCK_TOKENS * 2);
+            }
+        }
+    }
+    add_section(sections, &n, f->head_page_bytes, 0);
+    int32_t at = 0;
+    for (int i = 0; i < n; i++) {
+        if (sections[i].begin > at) {
+            head->gaps[head->n_gaps].begin = at;
+            head->gaps[head->n_gaps++].end = sections[i].begin;
+        }
+        at = sections[i].end > at ? sections[i].end : at;
+    }
+}
+
+/* Returns whether the integer kernel can read the side. */
+bool build_side(builder *b, const kern_side *from, cuda_side *to)
+{
+    int32_t begin = INT32_MAX;
+    int32_t end = 0;
+    for (int i = 0; i < from->n_segments; i++) {
+        const kern_segment *g = &from->segments[i];
+        const int32_t codes_end = g->codes_offset + code_bytes(g);
+        begin = g->codes_offset < begin ? g->codes_offset : begin;
+        end = codes_end > end ? codes_end : end;
+        if (g->bits != kPlain) {
+            const int32_t norms_end = g->norms_offset + KERN_BLOCK_TOKENS * 2;
+            begin = g->norms_offset < begin ? g->norms_offset : begin;
+            end = norms_end > end ? norms_end : end;
+        }
+    }
+    to->begin = begin;
+    to->n_bytes = end - begin;
+    to->n_segments = from->n_segments;
+    bool coded = true;
+    for (int i = 0; i < from->n_segments; i++) {
+        coded = build_segment(b, &from->segments[i], begin, &to->segments[i]) && coded;
+    }
+    return coded;
+}
+
+/* The width that all heads have on a side, or 0. */
+int32_t common_bits(const kern_head_format *formats, int32_t n, int side)
+{
+    const int32_t bits = (side == 0 ? formats[0].k : formats[0].v).segments[0].bits;
+    for (int h = 0; h < n; h++) {
+        const kern_side *s = side == 0 ? &formats[h].k : &formats[h].v;
+        if (s->n_segments != 1 || s->segments[0].bits != bits) {
+            return 0;
+        }
+    }
+    return bits;
+}
+
+bool fits(const kern_head_format *f)
+{
+    bool ok = f->offset % 16 == 0;
+    for (int s = 0; s < 2; s++) {
+        const kern_side *side = s == 0 ? &f->k : &f->v;
+        for (int i = 0; i < side->n_segments; i++) {
+            ok = ok && side->segments[i].n_dims % FRAGMENT_SQUARE == 0;
+        }
+    }
+    return ok;
+}
+
+void build(kern_cuda_formats *p, const kern_head_format *formats, builder *b)
+{
+    const int32_t n = p->layer.n_kv_heads;
+    bool coded = true;
+    for (int h = 0; h < n; h++) {
+        cuda_head *head = &b->heads[h];
+        head->offset = formats[h].offset;
+        coded = build_side(b, &formats[h].k, &head->side[0]) && coded;
+        coded = build_side(b, &formats[h].v, &head->side[1]) && coded;
+        build_gaps(&formats[h], head);
+        b->units[h + 1] = b->units[h] + formats[h].head_page_bytes / CUDA_UNIT_BYTES;
+        for (int s = 0; s < 2; s++) {
+            const int32_t n_bytes = head->side[s].n_bytes;
+            p->side_bytes = n_bytes > p->side_bytes ? n_bytes : p->side_bytes;
+        }
+    }
+    p->layer.total_units = b->units[n];
+    p->bits[0] = common_bits(formats, n, 0);
+    p->bits[1] = common_bits(formats, n, 1);
+    p->family = coded                                           ? CUDA_CODED
+                : p->bits[0] == kPlain && p->bits[1] == kPlain ? CUDA_DENSE
+                                                               : CUDA_TABLE;
+    for (int h = 0; h < n && p->family == CUDA_TABLE; h++) {
+        const int32_t before = b->n_halves;
+        build_halves(b, &formats[h].k, &b->heads[h].side[0]);
+        build_halves(b, &formats[h].v, &b->heads[h].side[1]);
+        const int32_t n_halves = b->n_halves - before;
+        p->n_halves = n_halves > p->n_halves ? n_halves : p->n_halves;
+    }
+}
+
+} // namespace
+
+extern "C" base_status kern_cuda_formats_create(const kern_head_format *formats, int32_t n_kv_heads,
+                                                int32_t head_dim, const base_alloc *mem,
+                                                kern_cuda_formats **formats_out)
+{
+    base_status st = BASE_OK;
+    const size_t n = (size_t)n_kv_heads;
+    const size_t n_books = n * 2 * KERN_MAX_SEGMENTS;
+    const size_t heads_bytes = n * sizeof(cuda_head);
+    const size_t floats_at = heads_bytes + (n * 4 + 4 + 15) / 16 * 16;
+    const size_t halves_at = floats_at + n_books * 2 * kMaxBook * sizeof(float);
+    const size_t n_bytes = halves_at + n_books * kMaxBook * sizeof(uint16_t);
+    kern_cuda_formats *p = nullptr;
+    uint8_t *host = nullptr;
+
+    for (int32_t h = 0; h < n_kv_heads; h++) {
+        if (!fits(&formats[h])) {
+            return BASE_FAIL(BASE_BAD_INPUT,
+                             "cuda: head %d has a segment that is no multiple of 16 dims, or "
+                             "starts at %lld",
+                             h, (long long)formats[h].offset);
+        }
+    }
+    p = static_cast<kern_cuda_formats *>(mem->get(mem->ctx, sizeof *p));
+    host = static_cast<uint8_t *>(mem->get(mem->ctx, n_bytes));
+    if (p == nullptr || host == nullptr) {
+        mem->put(mem->ctx, host);
+        mem->put(mem->ctx, p);
+        return BASE_FAIL(BASE_NO_MEMORY, "cuda: formats of %d heads", n_kv_heads);
+    }
+    p->mem = *mem;
+    p->head_dim = head_dim;
+    p->layer.n_kv_heads = n_kv_heads;
+    builder b = {reinterpret_cast<cuda_head *>(host),
+                 reinterpret_cast<int32_t *>(host + heads_bytes),
+                 reinterpret_cast<float *>(host + floats_at),
+                 reinterpret_cast<uint16_t *>(host + halves_at),
+                 0,
+                 0};
+    build(p, formats, &b);
+
+    int device = 0;
+    st = cuda_to_status(cudaGetDevice(&device), "device");
+    if (st == BASE_OK) {
+        st = cuda_to_status(
+            cudaDeviceGetAttribute(&p->n_sms, cudaDevAttrMultiProcessorCount, device), "device");
+    }
+    if (st == BASE_OK) {
+        st = cuda_to_status(cudaMalloc(&p->device, n_bytes), "formats");
+    }
+    if (st == BASE_OK) {
+        st = cuda_to_status(cudaMemcpy(p->device, host, n_bytes, cudaMemcpyHostToDevice),
+                            "formats");
+    }
+    mem->put(mem->ctx, host);
+    if (st != BASE_OK) {
+        kern_cuda_formats_destroy(p);
+        return st;
+    }
+    const uint8_t *device_block = static_cast<const uint8_t *>(p->device);
+    p->layer.heads = reinterpret_cast<const cuda_head *>(device_block);
+    p->layer.units = reinterpret_cast<const int32_t *>(device_block + heads_bytes);
+    p->layer.floats = reinterpret_cast<const float *>(device_block + floats_at);
+    p->layer.halves = reinterpret_cast<const uint16_t *>(device_block + halves_at);
+    *formats_out = p;
+    return BASE_OK;
+}
+
+extern "C" void kern_cuda_formats_destroy(kern_cuda_formats *formats)
+{
+    if (formats == nullptr) {
+        return;
+    }
+    (void)cudaFree(formats->device);
+    formats->mem.put(formats->mem.ctx, formats);
+}

@@ -1,0 +1,74 @@
+/* kernels/cuda/formats.h - what kernels read of a layer's formats, in device memory; private to this folder. */
+#ifndef KERNELS_CUDA_FORMATS_H
+#define KERNELS_CUDA_FORMATS_H
+
+#include "kernels/cuda/cuda_pages.h"
+
+#include <stdint.h>
+
+#define CUDA_UNIT_BYTES 128 /* of head pages: work is counted in them */
+#define CUDA_MAX_GAPS   (4 * KERN_MAX_SEGMENTS + 2) /* of all sections, one more, and even */
+
+typedef struct cuda_segment {
+    int32_t bits;
+    int32_t first_dim;
+    int32_t n_dims;
+    int32_t codes_at; /* bytes from the start of the side */
+    int32_t norms_at; /* the same */
+    float scale;      /* a value is norm * scale * level (or * half, as the table has it) */
+    uint32_t low;     /* int8 levels 0..3 (4 bits: magnitudes, value m + 1/2), a byte each */
+    uint32_t high;    /* levels 4..7 */
+    int32_t halves;   /* into halves: [2^bits] fp16, centroid / scale; -1 for bf16 */
+    int32_t book;     /* into floats: [2^bits] centroids, [2^bits - 1] thresholds; -1 for bf16 */
+} cuda_segment;
+
+typedef struct cuda_side {
+    int32_t begin;   /* bytes from the start of the head page; multiple of 16 */
+    int32_t n_bytes; /* of all sections; multiple of 16 */
+    int32_t n_segments;
+    int32_t unused;
+    cuda_segment segments[KERN_MAX_SEGMENTS];
+} cuda_side;
+
+typedef struct cuda_gap {
+    int32_t begin; /* bytes of a head page that no section owns; multiples of 16 */
+    int32_t end;
+} cuda_gap;
+
+typedef struct cuda_head {
+    int64_t offset; /* of the head page in the block's page */
+    int32_t n_gaps;
+    int32_t unused;
+    cuda_side side[2]; /* K, V */
+    cuda_gap gaps[CUDA_MAX_GAPS];
+} cuda_head;
+
+typedef enum cuda_family {
+    CUDA_CODED, /* every segment is int8 levels of 2, 3 or 4 bits */
+    CUDA_DENSE, /* both sides of every head are one bf16 segment */
+    CUDA_TABLE, /* everything else: centroids from a table */
+} cuda_family;
+
+/* By value in kernel arguments. */
+typedef struct cuda_layer {
+    const cuda_head *heads; /* [n_kv_heads] */
+    const int32_t *units;   /* [n_kv_heads + 1]: CUDA_UNIT_BYTES in the head pages before head h */
+    const float *floats;
+    const uint16_t *halves;
+    int32_t n_kv_heads;
+    int32_t total_units; /* units[n_kv_heads] */
+} cuda_layer;
+
+struct kern_cuda_formats {
+    base_alloc mem;
+    cuda_layer layer;
+    void *device; /* one block behind the pointers of layer */
+    cuda_family family;
+    int32_t head_dim;
+    int32_t bits[2];    /* of K and V when every head has one segment of that width, else 0 */
+    int32_t side_bytes; /* the largest n_bytes of a side */
+    int32_t n_halves;   /* the most table entries of one head */
+    int32_t n_sms;
+};
+
+#endif /* KERNELS_CUDA_FORMATS_H */
