@@ -7,6 +7,7 @@
 
 #include "base/alloc.h"
 #include "base/status.h"
+#include "kernels/device.h"
 
 #include <jansson.h>
 #include <stdint.h>
@@ -46,7 +47,8 @@ typedef struct bench_options {
     int64_t context;
     int32_t batch;
     int32_t prefill_chunk;
-    double seconds; /* of measuring, about */
+    double seconds;     /* of measuring, about */
+    kern_device device; /* step */
 } bench_options;
 
 /* Decode attention of one layer on pages of synthetic codes and norms: *json_out describes the run.

@@ -91,6 +91,12 @@ static base_status options_of(settings *s, bool step, bench_options *o)
     base_status st = BASE_OK;
     lists l = {s, o};
 
+    BASE_TRY(st, out,
+             kern_device_choose(step || s->device != NULL ? s->device : "cpu", 1, &o->device));
+    if (!step && o->device != KERN_DEVICE_CPU) {
+        st = BASE_FAIL(BASE_BAD_INPUT, "bench attention measures --device cpu");
+        goto out;
+    }
     BASE_TRY(st, out, take_shape(s, o));
     o->context = s->context != 0 ? s->context : step ? 8192 : 131072;
     o->batch = s->batch;
@@ -174,7 +180,8 @@ static const base_option table[] = {
      BASE_OPTION_I32(settings, prefill_chunk, 1, MAX_CHUNK)},
     {"seconds", 0, "S", "attention: how long to measure",
      BASE_OPTION_REAL(settings, seconds, 0, 600)},
-    {"device", 0, "NAME", "what computes", BASE_OPTION_CHOICE(settings, device, "cpu")},
+    {"device", 0, "DEVICE", "step: cpu or cuda (a GPU if there is one)",
+     BASE_OPTION_CHOICE(settings, device, "cpu, cuda")},
     {"json", 0, NULL, "one JSON object", BASE_OPTION_FLAG(settings, json)},
 };
 static const base_command command = {"ropewalk bench", "attention|step [options]",
@@ -182,8 +189,7 @@ static const base_command command = {"ropewalk bench", "attention|step [options]
 
 int command_bench(int argc, const char **argv)
 {
-    settings s = {
-        .batch = 1, .prefill_chunk = 512, .seconds = 10.0, .model = "models/demo", .device = "cpu"};
+    settings s = {.batch = 1, .prefill_chunk = 512, .seconds = 10.0, .model = "models/demo"};
     bench_options o;
     json_t *root = NULL;
     base_status st = BASE_OK;

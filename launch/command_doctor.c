@@ -1,4 +1,5 @@
 #include "base/clock.h"
+#include "kernels/device.h"
 #include "launch/commands.h"
 #include "launch/local_group.h"
 #include "launch/options.h"
@@ -113,12 +114,32 @@ static void check_shared_memory(finding *f)
           "ranks of one host talk through /dev/shm: in a container start it with --shm-size=1g");
 }
 
-/* This build has CPU kernels only; a GPU is worth a word, not a fault. */
+/* A GPU that this build cannot use is worth a word, not a fault; nor is a machine without one. */
 static void check_gpus(finding *f)
 {
     const bool there = access("/dev/nvidiactl", F_OK) == 0;
-    (void)snprintf(f->text, sizeof f->text, "%s; this build computes on the CPU",
-                   there ? "an NVIDIA driver is here" : "no NVIDIA driver");
+    const int32_t n = kern_gpu_count();
+    size_t at = 0;
+    f->text[0] = '\0';
+    for (int32_t i = 0; i < n && at < sizeof f->text; i++) {
+        kern_gpu g;
+        if (kern_gpu_describe(i, &g) != BASE_OK) {
+            (void)snprintf(f->text, sizeof f->text, "%s", base_last_error());
+            found(f, "gpu", false, "nvidia-smi says more; another program may hold the GPU");
+            return;
+        }
+        at +=
+            (size_t)snprintf(f->text + at, sizeof f->text - at,
+                             "%s%s, %.1f of %.1f GB free, driver for CUDA %d.%d%s",
+                             i == 0 ? "" : "; ", g.name, (double)g.free_bytes / 1e9,
+                             (double)g.total_bytes / 1e9, g.driver / 1000, g.driver % 1000 / 10,
+                             g.capability == KERN_CUDA_CAPABILITY ? "" : " (not a Hopper: unused)");
+    }
+    if (n == 0) {
+        (void)snprintf(f->text, sizeof f->text, "%s; this build %s",
+                       there ? "an NVIDIA driver is here" : "no NVIDIA driver",
+                       kern_gpu_in_build() ? "finds no GPU" : "computes on the CPU");
+    }
     found(f, "gpu", true, "");
 }
 

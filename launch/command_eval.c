@@ -13,7 +13,7 @@
 #define MAX_WINDOW      (1 << 20)
 
 typedef struct arguments { /* as given */
-    const char *model, *text, *haystack, *task, *needle;
+    const char *model, *text, *haystack, *task, *needle, *device;
     const char **policies; /* one of each --kv */
     int32_t window, depths, trials, keys, threads;
     int64_t max_tokens, seed;
@@ -107,6 +107,7 @@ static base_status options_make(const arguments *a, eval_options *o)
     o->n_keys = a->keys;
     o->seed = (uint64_t)a->seed;
     o->n_threads = a->threads;
+    st = kern_device_choose(a->device, 1, &o->device);
 out:
     return st;
 }
@@ -162,6 +163,8 @@ static const base_option table[] = {
      "\"max_new_tokens\"}",
      BASE_OPTION_TEXT(arguments, task)},
     {"threads", 0, "N", "of the CPU", BASE_OPTION_I32(arguments, threads, 1, KERN_MAX_THREADS)},
+    {"device", 0, "DEVICE", "cpu or cuda (a GPU if there is one)",
+     BASE_OPTION_CHOICE(arguments, device, "cpu, cuda")},
     {"json", 0, NULL, "one JSON object", BASE_OPTION_FLAG(arguments, json)},
 };
 static const base_command command = {

@@ -1,3 +1,4 @@
+#include "kernels/device.h"
 #include "launch/client.h"
 #include "launch/commands.h"
 #include "launch/local_group.h"
@@ -82,6 +83,13 @@ static base_status check(const generate_options *o)
         return BASE_FAIL(BASE_BAD_INPUT, "%s --connect and --model given, exactly one is needed",
                          o->connect != NULL ? "both" : "neither");
     }
+    if (o->device != NULL) {
+        kern_device known;
+        const base_status st = kern_device_choose(o->device, o->ranks, &known);
+        if (st != BASE_OK) {
+            return st;
+        }
+    }
     size_t n_stops = 0;
     while (o->stops != NULL && o->stops[n_stops] != NULL) {
         n_stops++;
@@ -109,6 +117,7 @@ static base_status run(const generate_options *o, const prompt *p)
     if (o->model != NULL) {
         const local_group_options options = {.model = o->model,
                                              .kv = o->kv,
+                                             .device = o->device,
                                              .rope_scaling = o->rope_scaling,
                                              .listen = "127.0.0.1:0",
                                              .ranks = o->ranks,
@@ -157,8 +166,8 @@ static const base_option table[] = {
      BASE_OPTION_TEXT(generate_options, model)},
     {"ranks", 0, "N", "with --model: MPI ranks",
      BASE_OPTION_I32(generate_options, ranks, 1, LOCAL_MAX_RANKS)},
-    {"device", 0, "DEVICE", "with --model: what computes",
-     BASE_OPTION_CHOICE(generate_options, device, "cpu")},
+    {"device", 0, "DEVICE", "with --model: cpu or cuda (a GPU if there is one)",
+     BASE_OPTION_CHOICE(generate_options, device, "cpu, cuda")},
     {"kv", 0, "POLICY", "with --model: how the cache is stored",
      BASE_OPTION_TEXT(generate_options, kv)},
     {"rope-scaling", 0, "JSON|none", "with --model: instead of config.json's rope_scaling",
@@ -203,7 +212,6 @@ static const base_command command = {"ropewalk generate",
 int command_generate(int argc, const char **argv)
 {
     generate_options o = {.ranks = 1,
-                          .device = "cpu",
                           .kv = "bf16",
                           .max_new_tokens = NOT_GIVEN,
                           .top_k = NOT_GIVEN,

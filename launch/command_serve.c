@@ -1,4 +1,5 @@
 #include "base/clock.h"
+#include "kernels/device.h"
 #include "launch/client.h"
 #include "launch/commands.h"
 #include "launch/local_group.h"
@@ -38,7 +39,8 @@ typedef struct serve_settings {
 static const base_option table[] = {
     {"model", 0, "DIR", "model folder", BASE_OPTION_TEXT(serve_settings, model), .needed = true},
     {"ranks", 0, "N", "MPI ranks", BASE_OPTION_I32(serve_settings, ranks, 1, LOCAL_MAX_RANKS)},
-    {"device", 0, "DEVICE", "what computes", BASE_OPTION_CHOICE(serve_settings, device, "cpu")},
+    {"device", 0, "DEVICE", "cpu or cuda (a GPU if there is one)",
+     BASE_OPTION_CHOICE(serve_settings, device, "cpu, cuda")},
     {"kv", 0, "POLICY", "how the cache is stored: bf16, tq:k=4,v=4, block-gtq:k=3,v=3",
      BASE_OPTION_TEXT(serve_settings, kv)},
     {"rope-scaling", 0, "JSON|none", "instead of config.json's rope_scaling",
@@ -58,11 +60,7 @@ static const base_command command = {"ropewalk serve", "--model DIR [options]",
 
 int command_serve(int argc, const char **argv)
 {
-    serve_settings s = {.ranks = 1,
-                        .device = "cpu",
-                        .kv = "bf16",
-                        .listen = "127.0.0.1:50051",
-                        .log_level = "info"};
+    serve_settings s = {.ranks = 1, .kv = "bf16", .listen = "127.0.0.1:50051", .log_level = "info"};
     base_status st = BASE_OK;
     int exit_status = 0;
     base_options line;
@@ -72,8 +70,13 @@ int command_serve(int argc, const char **argv)
     if (!options_open(&command, argc, argv, &s, &line, &exit_status)) {
         goto out;
     }
+    if (s.device != NULL) {
+        kern_device known;
+        BASE_TRY(st, out, kern_device_choose(s.device, s.ranks, &known));
+    }
     const local_group_options options = {.model = s.model,
                                          .kv = s.kv,
+                                         .device = s.device,
                                          .rope_scaling = s.rope_scaling,
                                          .listen = s.listen,
                                          .ranks = s.ranks,

@@ -68,7 +68,11 @@ base_status eval_session_open(const eval_options *options, eval_session *s)
     *s = (eval_session){.options = *options, .terminal = isatty(STDERR_FILENO) == 1};
     BASE_TRY(st, out, model_open(options->model, &base_heap, &s->model));
     BASE_TRY(st, out, text_tokenizer_create(s->model->tokenizer_json, &base_heap, &s->tokenizer));
-    BASE_TRY(st, out, kern_ctx_create_cpu(options->n_threads, &base_heap, &s->ctx));
+    BASE_TRY(st, out, kern_ctx_create_cpu(options->n_threads, &base_heap, &s->host));
+    s->ctx = s->host;
+    if (options->device == KERN_DEVICE_CUDA) {
+        BASE_TRY(st, out, kern_ctx_create_cuda(0, &base_heap, &s->ctx));
+    }
     BASE_TRY(st, out, comm_self_create(&base_heap, &s->ranks));
     s->results = base_heap.get(base_heap.ctx, (size_t)options->n_policies * sizeof *s->results);
     if (s->results == NULL) {
@@ -93,7 +97,10 @@ void eval_session_close(eval_session *s)
     }
     base_heap.put(base_heap.ctx, s->results);
     comm_destroy(s->ranks);
-    kern_ctx_destroy(s->ctx);
+    if (s->ctx != s->host) {
+        kern_ctx_destroy(s->ctx);
+    }
+    kern_ctx_destroy(s->host);
     text_tokenizer_destroy(s->tokenizer);
     model_close(s->model);
     *s = (eval_session){.model = NULL};

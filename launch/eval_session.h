@@ -7,7 +7,7 @@
 #include "base/status.h"
 #include "coordinator/text/tokenizer.h"
 #include "kernels/comm/comm.h"
-#include "kernels/kern.h"
+#include "kernels/device.h"
 #include "kvshard/policy.h"
 #include "worker/eval/attn_error.h"
 #include "worker/eval/teacher.h"
@@ -39,6 +39,7 @@ typedef struct eval_options {
     int32_t n_keys;
     uint64_t seed;
     int32_t n_threads;
+    kern_device device;
 } eval_options;
 
 typedef struct eval_result { /* of one policy */
@@ -57,6 +58,7 @@ typedef struct eval_session {
     model *model;
     text_tokenizer *tokenizer;
     kern_ctx *ctx;
+    kern_ctx *host; /* a CPU context, ctx or another: measures of attention errors compute there */
     comm *ranks;
     eval_result *results;                            /* [n_policies] */
     kv_calibration *calibrations[EVAL_MAX_POLICIES]; /* NULL where a policy needs none */

@@ -118,7 +118,7 @@ static base_status open_runs(text_job *job)
     }
     for (int32_t i = 0; i < o->n_policies; i++) {
         BASE_TRY(st, out,
-                 eval_attn_error_create(&s->model->config, job->runs[i]->cache, s->ctx,
+                 eval_attn_error_create(&s->model->config, job->runs[i]->cache, s->host,
                                         job->runs[i]->options.max_context, &base_heap,
                                         &job->errors[i]));
     }

@@ -140,6 +140,7 @@ static base_status start_workers(local_group *g, const local_group_options *o)
     add_option(&a, "--coordinator", g->attach);
     add_option(&a, "--model", o->model);
     add_option(&a, "--kv", o->kv);
+    add_option(&a, "--device", o->device);
     add_option(&a, "--rope-scaling", o->rope_scaling);
     add_option(&a, "--max-context", number_text(context, o->max_context));
     add_option(&a, "--max-batch", number_text(batch, o->max_batch));

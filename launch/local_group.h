@@ -18,6 +18,7 @@ typedef struct local_group local_group;
 typedef struct local_group_options {
     const char *model;        /* folder */
     const char *kv;           /* policy text */
+    const char *device;       /* cpu or cuda; NULL: the worker decides */
     const char *rope_scaling; /* JSON or "none"; NULL: the model's */
     const char *listen;       /* HOST:PORT of clients; port 0 takes a free one */
     int32_t ranks;            /* 1..LOCAL_MAX_RANKS */

@@ -1,5 +1,6 @@
 /* ropewalk-worker: one rank of a group.  Boot, step loop, exit code. */
 #include "base/log.h"
+#include "kernels/device.h"
 #include "kvshard/calibration.h"
 #include "proto/rpc.h"
 #include "worker/boot/boot_mpi.h"
@@ -8,6 +9,7 @@
 #include "worker/engine/attach.h"
 #include "worker/engine/engine.h"
 #include "worker/engine/options.h"
+#include "worker/model/resident.h"
 
 #include <math.h>
 #include <signal.h>
@@ -17,6 +19,8 @@
 
 #define EXIT_USAGE       2
 #define FAREWELL_SECONDS 3
+#define HOST_FRACTION    0.3 /* of the free memory, for the cache */
+#define GPU_FRACTION     0.9
 
 static volatile sig_atomic_t stop_wanted;
 
@@ -32,6 +36,7 @@ typedef struct rank {
     model *model;
     kv_calibration *calibration; /* NULL: the policy needs none */
     kv_format *format;
+    kern_device device;
     kern_ctx *ctx;
     engine *engine;
     engine_options sizes;
@@ -60,6 +65,28 @@ static base_status hash_sizes(const engine_options *sizes, base_hash *hash_out)
     return st;
 }
 
+/* Bytes for pages, tails and scratch: a share of what the host has free, or the GPU beside the weights. */
+static base_status choose_memory(const rank *r, const worker_options *options, int64_t *n_bytes_out)
+{
+    base_status st = BASE_OK;
+    kern_gpu gpu;
+    int64_t n_bytes = 0;
+    double fraction = options->kv_memory_fraction;
+
+    if (r->device == KERN_DEVICE_CUDA) {
+        BASE_TRY(st, out, kern_gpu_describe(0, &gpu));
+        n_bytes = gpu.free_bytes - resident_bytes(r->model);
+        fraction = fraction == 0.0 ? GPU_FRACTION : fraction;
+    } else {
+        BASE_TRY(st, out, host_memory_available(&n_bytes));
+        fraction = fraction == 0.0 ? HOST_FRACTION : fraction;
+    }
+    *n_bytes_out = (int64_t)((double)n_bytes * fraction / r->world.n_local);
+
+out:
+    return st;
+}
+
 static base_status choose_sizes(rank *r, const worker_options *options)
 {
     base_status st = BASE_OK;
@@ -68,10 +95,9 @@ static base_status choose_sizes(rank *r, const worker_options *options)
     int32_t n_pages = 0;
     base_hash hash;
 
-    BASE_TRY(st, out, host_memory_available(&memory_bytes));
-    const double share = (double)memory_bytes * options->kv_memory_fraction / r->world.n_local;
+    BASE_TRY(st, out, choose_memory(r, options, &memory_bytes));
     BASE_TRY(st, out,
-             sizes_pages(options, &r->model->config, r->format, r->world.n_ranks, (int64_t)share,
+             sizes_pages(options, &r->model->config, r->format, r->world.n_ranks, memory_bytes,
                          &n_pages));
     BASE_TRY(st, out, boot_least(r->ranks, n_pages, &least));
     BASE_TRY(st, out,
@@ -89,6 +115,7 @@ static base_status make_rank(rank *r, const worker_options *options)
     const int32_t n_threads =
         options->n_threads > 0 ? options->n_threads : host_threads(r->world.n_local);
 
+    BASE_TRY(st, out, kern_device_choose(options->device, r->world.n_ranks, &r->device));
     BASE_TRY(st, out,
              r->world.n_ranks == 1 ? comm_self_create(&base_heap, &r->ranks)
                                    : comm_mpi_create(&base_heap, &r->ranks));
@@ -105,14 +132,15 @@ static base_status make_rank(rank *r, const worker_options *options)
              kv_format_create_calibrated(&options->policy, &shape, r->calibration, &base_heap,
                                          &r->format));
     BASE_TRY(st, out, boot_compare(r->ranks, "kv policy", r->format->policy_hash));
+    BASE_TRY(st, out, kern_ctx_create(r->device, n_threads, &base_heap, &r->ctx));
     BASE_TRY(st, out, choose_sizes(r, options));
-    BASE_TRY(st, out, kern_ctx_create_cpu(n_threads, &base_heap, &r->ctx));
     BASE_TRY(
         st, out,
         engine_create(r->model, r->format, r->ctx, r->ranks, &r->sizes, &base_heap, &r->engine));
-    BASE_INFO("ready: %s, %d threads, %d pages of %lld bytes, %d sequences of %lld tokens",
-              r->model->name, n_threads, r->sizes.n_pages, (long long)r->format->page_bytes,
-              r->sizes.max_batch, (long long)r->sizes.max_context);
+    BASE_INFO("ready: %s, %s, %d threads, %d pages of %lld bytes, %d sequences of %lld tokens",
+              r->model->name, kern_device_name(r->device), n_threads, r->sizes.n_pages,
+              (long long)r->format->page_bytes, r->sizes.max_batch,
+              (long long)r->sizes.max_context);
 
 out:
     return st;

@@ -29,7 +29,7 @@ only 'mpi\.h'      'kernels/comm/comm_mpi\.c|worker/boot/[a-z_]+\.[ch]'
 only 'cblas'       'kernels/cpu/[a-z_]+\.[ch]'
 only 'pcre2'       'coordinator/text/[a-z_]+\.[ch]'
 only 'utf8proc'    'coordinator/text/[a-z_]+\.[ch]'
-only 'cuda'        'kernels/cuda/[a-z_]+\.(h|cu|cuh)'
+only 'cuda'        'kernels/cuda/[a-z_]+\.(c|h|cu|cuh)'
 only 'openssl'     'base/hash\.c'
 only 'popt'        'base/options\.c'
 exit $bad

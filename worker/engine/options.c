@@ -17,8 +17,11 @@ static const base_option table[] = {
      BASE_OPTION_TEXT(worker_options, rope_scaling)},
     {"kv", 0, "POLICY",
      "how the cache is stored: bf16, or tq:k=BITS,v=BITS with 2..8 or 16 bits, or "
-     "block-gtq:k=BITS,v=BITS[,calib=FILE]",
+     "block-gtq:k=BITS,v=BITS[,calib=FILE], or kivi:k=BITS,v=BITS,g=GROUP,w=WINDOW,s=SINKS",
      BASE_OPTION_TEXT(worker_options, policy_text)},
+    {"device", 0, "DEVICE",
+     "where ops run: cpu or cuda (a GPU if there is one and the group has one rank)",
+     BASE_OPTION_CHOICE(worker_options, device, "cpu, cuda")},
     {"threads", 0, "N", "per rank (cores / ranks of the host)",
      BASE_OPTION_I32(worker_options, n_threads, 1, KERN_MAX_THREADS)},
     {"max-batch", 0, "N", "sequences at once",
@@ -30,7 +33,8 @@ static const base_option table[] = {
      BASE_OPTION_I32(worker_options, prefill_chunk, KERN_BLOCK_TOKENS, ENGINE_MAX_PREFILL_CHUNK)},
     {"pages", 0, "N", "blocks of 128 tokens that each rank holds",
      BASE_OPTION_I32(worker_options, n_pages, 1, KV_MAX_PAGES)},
-    {"kv-memory-fraction", 0, "F", "of the free memory, for all ranks of the host",
+    {"kv-memory-fraction", 0, "F",
+     "of the free memory, for all ranks of the host (0.3; 0.9 of a GPU's)",
      BASE_OPTION_REAL_ABOVE(worker_options, kv_memory_fraction, 0, 1)},
     {"log-level", 0, "LEVEL", "error, warn, info or debug",
      BASE_OPTION_CHOICE(worker_options, log_level_text, "error, warn, info, debug")},
@@ -51,11 +55,8 @@ base_status worker_options_parse(int argc, const char *const *argv, const base_a
                                  base_options *line_out, worker_options *options_out)
 {
     base_status st = BASE_OK;
-    worker_options o = {.max_batch = 8,
-                        .prefill_chunk = 512,
-                        .policy_text = "bf16",
-                        .kv_memory_fraction = 0.3,
-                        .log_level_text = "info"};
+    worker_options o = {
+        .max_batch = 8, .prefill_chunk = 512, .policy_text = "bf16", .log_level_text = "info"};
     rpc_address address;
 
     BASE_TRY(st, out, base_options_read(&command, argc, argv, mem, &o, line_out));

@@ -15,12 +15,13 @@ typedef struct worker_options {
     const char *rope_scaling; /* JSON or "none"; NULL: the model's */
     const char *policy_text;  /* calib= may be in it */
     kv_policy policy;         /* made from it */
+    const char *device;       /* cpu or cuda; NULL: kern_device_choose decides */
     int32_t n_threads;        /* 0: cores / ranks of this host */
     int32_t max_batch;
     int64_t max_context; /* 0: what fits */
     int32_t prefill_chunk;
-    int32_t n_pages; /* of each rank; 0: by kv_memory_fraction */
-    double kv_memory_fraction;
+    int32_t n_pages;           /* of each rank; 0: by kv_memory_fraction */
+    double kv_memory_fraction; /* 0: 0.3 of the host's, 0.9 of a GPU's */
     const char *log_level_text;
     base_log_level log_level; /* made from it */
 } worker_options;

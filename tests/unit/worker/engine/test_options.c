@@ -43,7 +43,8 @@ static void the_defaults_are_those_of_the_help(void **state)
     assert_int_equal(o.max_context, 0);
     assert_int_equal(o.prefill_chunk, 512);
     assert_int_equal(o.n_pages, 0);
-    assert_true(o.kv_memory_fraction == 0.3);
+    assert_true(o.kv_memory_fraction == 0.0);
+    assert_string_equal(o.device, "");
     assert_int_equal(o.log_level, BASE_LOG_INFO);
 }
 

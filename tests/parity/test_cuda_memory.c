@@ -1,0 +1,167 @@
+/* kernels/memory.h on a GPU, and what the op table does with pointers it does not know. */
+#include "kernels/device.h"
+#include "tests/support/parity.h"
+
+#include <stdio.h>
+
+enum { N = 1000 };
+
+static kern_ctx *ctx;
+
+static int set_up(void **state)
+{
+    (void)state;
+    CHECK_STATUS(kern_ctx_create_cuda(0, &base_heap, &ctx), BASE_OK);
+    return 0;
+}
+
+static int tear_down(void **state)
+{
+    (void)state;
+    kern_ctx_destroy(ctx);
+    return 0;
+}
+
+static float *mirror(int32_t n)
+{
+    float *p = kern_mirror(ctx)->get(kern_mirror(ctx)->ctx, (size_t)n * sizeof *p);
+    assert_non_null(p);
+    return p;
+}
+
+static void drop(void *p)
+{
+    kern_mirror(ctx)->put(kern_mirror(ctx)->ctx, p);
+}
+
+static base_status add(float *x, const float *bias)
+{
+    const kern_bias_args a = {.x = x, .bias = bias, .rows = 1, .cols = N, .dtype = BASE_F32};
+    return kern_bias(ctx, &a);
+}
+
+static void ops_see_what_was_sent_and_the_host_what_was_fetched(void **state)
+{
+    (void)state;
+    float *x = mirror(N);
+    float *bias = mirror(N);
+    for (int32_t i = 0; i < N; i++) {
+        x[i] = (float)i;
+        bias[i] = 0.5f;
+    }
+    CHECK_STATUS(kern_send(ctx, x, N * sizeof *x), BASE_OK);
+    CHECK_STATUS(kern_send(ctx, bias, N / 2 * sizeof *bias), BASE_OK); /* the rest stays 0 there */
+    bias[0] = 100.0f; /* after the send: nobody sees it */
+    CHECK_STATUS(add(x, bias), BASE_OK);
+    CHECK_STATUS(kern_fetch(ctx, x, N * sizeof *x), BASE_OK);
+    for (int32_t i = 0; i < N; i++) {
+        assert_true(x[i] == (float)i + (i < N / 2 ? 0.5f : 0.0f));
+    }
+    drop(bias);
+    drop(x);
+}
+
+static void a_pointer_that_the_context_does_not_know_is_refused_by_name(void **state)
+{
+    (void)state;
+    float *x = mirror(N);
+    float heap[N] = {0};
+    CHECK_STATUS(add(x, heap), BASE_BAD_INPUT);
+    CHECK_ERROR_NAMES("bias: bias is not memory of this context");
+    CHECK_STATUS(kern_send(ctx, heap, sizeof heap), BASE_BAD_INPUT);
+    CHECK_STATUS(kern_send(ctx, x, (N + 1) * sizeof *x), BASE_BAD_INPUT); /* past its end */
+    CHECK_STATUS(kern_fetch(ctx, heap, sizeof heap), BASE_BAD_INPUT);
+    CHECK_STATUS(kern_bind(ctx, heap, sizeof heap), BASE_OK);
+    CHECK_STATUS(add(x, heap), BASE_OK);
+    kern_unbind(ctx, heap);
+    CHECK_STATUS(add(x, heap), BASE_BAD_INPUT);
+    CHECK_STATUS(kern_wait(ctx), BASE_OK); /* none of it has hurt the context */
+    drop(x);
+}
+
+static void bound_bytes_are_copied_once_and_stay_until_the_last_unbind(void **state)
+{
+    (void)state;
+    static float weights[2 * N];
+    float *x = mirror(N);
+    for (int32_t i = 0; i < 2 * N; i++) {
+        weights[i] = (float)i;
+    }
+    CHECK_STATUS(kern_bind(ctx, weights, sizeof weights), BASE_OK);
+    CHECK_STATUS(kern_bind(ctx, weights, sizeof weights), BASE_OK);
+    CHECK_STATUS(kern_bind(ctx, weights + 1, sizeof *weights), BASE_BAD_INPUT);
+    CHECK_ERROR_NAMES("overlap");
+    kern_unbind(ctx, weights);
+    kern_unbind(ctx, NULL);
+    weights[N] = -1.0f;                         /* nobody looks again */
+    CHECK_STATUS(add(x, weights + N), BASE_OK); /* from the middle */
+    CHECK_STATUS(kern_fetch(ctx, x, N * sizeof *x), BASE_OK);
+    for (int32_t i = 0; i < N; i++) {
+        assert_true(x[i] == (float)(N + i));
+    }
+    kern_unbind(ctx, weights);
+    CHECK_STATUS(add(x, weights), BASE_BAD_INPUT);
+    drop(x);
+}
+
+static void many_ranges_keep_their_addresses_apart(void **state)
+{
+    enum { MANY = 300 };
+    (void)state;
+    static float *x[MANY];
+    for (int32_t i = 0; i < MANY; i++) {
+        x[i] = mirror(N);
+        x[i][0] = (float)i;
+        CHECK_STATUS(kern_send(ctx, x[i], N * sizeof **x), BASE_OK);
+    }
+    for (int32_t i = 0; i + 1 < MANY; i += 2) {
+        CHECK_STATUS(add(x[i], x[i + 1]), BASE_OK);
+    }
+    for (int32_t i = 0; i + 1 < MANY; i += 2) {
+        CHECK_STATUS(kern_fetch(ctx, x[i], N * sizeof **x), BASE_OK);
+        assert_true(x[i][0] == (float)(2 * i + 1));
+        drop(x[i + 1]);
+    }
+    for (int32_t i = 0; i < MANY; i += 2) {
+        drop(x[i]);
+    }
+}
+
+static void too_much_memory_is_null_and_not_the_end(void **state)
+{
+    (void)state;
+    assert_null(kern_memory(ctx)->get(kern_memory(ctx)->ctx, (size_t)1 << 46));
+    void *some = kern_memory(ctx)->get(kern_memory(ctx)->ctx, 1 << 20);
+    assert_non_null(some);
+    kern_memory(ctx)->put(kern_memory(ctx)->ctx, some);
+    CHECK_STATUS(kern_wait(ctx), BASE_OK);
+}
+
+static void the_gpu_is_described_and_another_is_not_there(void **state)
+{
+    (void)state;
+    kern_gpu gpu;
+    kern_ctx *other = NULL;
+    CHECK_STATUS(kern_gpu_describe(0, &gpu), BASE_OK);
+    assert_true(gpu.name[0] != '\0' && gpu.free_bytes > 0 && gpu.free_bytes <= gpu.total_bytes);
+    CHECK_STATUS(kern_gpu_describe(kern_gpu_count(), &gpu), BASE_BAD_INPUT);
+    CHECK_STATUS(kern_ctx_create_cuda(-1, &base_heap, &other), BASE_BAD_INPUT);
+    assert_null(other);
+}
+
+int main(void)
+{
+    if (kern_gpu_count() == 0) {
+        printf("SKIP: no CUDA device\n");
+        return TEST_SKIPPED;
+    }
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(ops_see_what_was_sent_and_the_host_what_was_fetched),
+        cmocka_unit_test(a_pointer_that_the_context_does_not_know_is_refused_by_name),
+        cmocka_unit_test(bound_bytes_are_copied_once_and_stay_until_the_last_unbind),
+        cmocka_unit_test(many_ranges_keep_their_addresses_apart),
+        cmocka_unit_test(too_much_memory_is_null_and_not_the_end),
+        cmocka_unit_test(the_gpu_is_described_and_another_is_not_there),
+    };
+    return cmocka_run_group_tests(tests, set_up, tear_down);
+}
