@@ -25,7 +25,8 @@ extern "C" int64_t kern_cuda_attn_workspace_bytes(void)
     return kParts * (kMaxDim * (int64_t)sizeof(float) + (int64_t)sizeof(float2));
 }
 
-extern "C" base_status kern_cuda_attn(void *stream, const kern_cuda_attn_work *work, const kern_attn_args *args)
+extern "C" base_status kern_cuda_attn(void *stream, const kern_cuda_attn_work *work,
+                                      const kern_attn_args *args)
 {
     const kern_cuda_formats *f = work->formats;
     attn_job job = {};

@@ -6,12 +6,15 @@ namespace {
 constexpr int kWarps = 8;      /* 8 query rows: registers allow no more */
 constexpr int kWarpsOfFew = 8; /* 4 query rows */
 
-template <int D, int NC, int KB, int VB> base_status run(cudaStream_t stream, const attn_job &job)
+template <int D, int NC, int KB, int VB>
+base_status run(cudaStream_t stream, const attn_job &job)
 {
-    return attn_launch<attn_kind<CUDA_CODED, D, NC, KB, VB>>(stream, job, NC == 2 ? kWarps : kWarpsOfFew);
+    return attn_launch<attn_kind<CUDA_CODED, D, NC, KB, VB>>(stream, job,
+                                                             NC == 2 ? kWarps : kWarpsOfFew);
 }
 
-template <int NC> base_status run_128(cudaStream_t s, const attn_job &job, const int32_t bits[2])
+template <int NC>
+base_status run_128(cudaStream_t s, const attn_job &job, const int32_t bits[2])
 {
     if (bits[0] == bits[1]) {
         switch (bits[0]) {
@@ -26,7 +29,8 @@ template <int NC> base_status run_128(cudaStream_t s, const attn_job &job, const
 
 } // namespace
 
-base_status attn_run_coded(void *stream, const attn_job &job, int head_dim, bool few, const int32_t bits[2])
+base_status attn_run_coded(void *stream, const attn_job &job, int head_dim, bool few,
+                           const int32_t bits[2])
 {
     const auto s = static_cast<cudaStream_t>(stream);
     if (head_dim == 64) {

@@ -13,7 +13,8 @@
 #include <cuda_fp16.h>
 
 /* N words of a lane's part of a tile (fragment_order.h). */
-template <int N> static __device__ __forceinline__ void coded_load(const uint8_t *tile, uint32_t (&w)[N])
+template <int N>
+static __device__ __forceinline__ void coded_load(const uint8_t *tile, uint32_t (&w)[N])
 {
     const int lane = threadIdx.x % 32;
 #pragma unroll
@@ -36,7 +37,8 @@ static __device__ __forceinline__ void coded_look_up(uint32_t n, uint2 levels, u
 }
 
 /* Magnitudes by selector; signs, spread over a byte by the permutation's sign mode, as a complement. */
-static __device__ __forceinline__ void coded_look_up_signed(uint32_t w, uint2 levels, uint32_t (&a)[2])
+static __device__ __forceinline__ void coded_look_up_signed(uint32_t w, uint2 levels,
+                                                            uint32_t (&a)[2])
 {
     const uint32_t n = w & 0x77777777u;
     a[0] = ptx_prmt(levels.x, levels.y, n) ^ ptx_prmt(w, 0, 0xba98);
@@ -45,7 +47,8 @@ static __device__ __forceinline__ void coded_look_up_signed(uint32_t w, uint2 le
 
 /* B words -> four pairs. */
 template <int B>
-static __device__ __forceinline__ void coded_pairs(const uint32_t *w, uint2 levels, uint32_t (&a)[4][2])
+static __device__ __forceinline__ void coded_pairs(const uint32_t *w, uint2 levels,
+                                                   uint32_t (&a)[4][2])
 {
     if constexpr (B == 2) {
 #pragma unroll
@@ -71,7 +74,8 @@ static __device__ __forceinline__ void coded_pairs(const uint32_t *w, uint2 leve
 }
 
 /* Integer sums of a 16-row block. */
-template <int NC> struct coded_sums {
+template <int NC>
+struct coded_sums {
     int high[4];
     int low[NC == 2 ? 4 : 1]; /* NC = 1: in the odd columns of high */
 
@@ -100,16 +104,19 @@ template <int NC> struct coded_sums {
             }
         }
     }
-    template <int HIGH_STEP> __device__ int get(int r, int j) const
+    template <int HIGH_STEP>
+    __device__ int get(int r, int j) const
     {
-        return NC == 2 ? high[2 * r + j] * 256 + low[NC == 2 ? 2 * r + j : 0] : high[2 * r] * HIGH_STEP + high[2 * r + 1];
+        return NC == 2 ? high[2 * r + j] * 256 + low[NC == 2 ? 2 * r + j : 0]
+                       : high[2 * r] * HIGH_STEP + high[2 * r + 1];
     }
 };
 
 /* Keys of one segment: x [8][2][NC] += norm * (levels . query). */
 template <int B, class C>
-static __device__ __forceinline__ void coded_keys(const uint8_t *side, const cuda_segment &g, int n_dims, const uint32_t *query,
-                                  const int (&half_sum)[C::NC], float (&x)[8][2][C::NC])
+static __device__ __forceinline__ void
+coded_keys(const uint8_t *side, const cuda_segment &g, int n_dims, const uint32_t *query,
+           const int (&half_sum)[C::NC], float (&x)[8][2][C::NC])
 {
     const int lane = threadIdx.x % 32;
     const uint2 levels = make_uint2(g.low, g.high);
@@ -143,9 +150,11 @@ static __device__ __forceinline__ void coded_keys(const uint8_t *side, const cud
 #pragma unroll
                 for (int v = 0; v < 2; v++) {
                     coded_sums<C::NC> &to = sums[2 * k + v];
-                    ptx_mma_s8s8(to.high, a[2 * v][0], a[2 * v][1], a[2 * v + 1][0], a[2 * v + 1][1], q[0][0], q[1][0]);
+                    ptx_mma_s8s8(to.high, a[2 * v][0], a[2 * v][1], a[2 * v + 1][0],
+                                 a[2 * v + 1][1], q[0][0], q[1][0]);
                     if constexpr (C::NC == 2) {
-                        ptx_mma_s8u8(to.low, a[2 * v][0], a[2 * v][1], a[2 * v + 1][0], a[2 * v + 1][1], q[0][1], q[1][1]);
+                        ptx_mma_s8u8(to.low, a[2 * v][0], a[2 * v][1], a[2 * v + 1][0],
+                                     a[2 * v + 1][1], q[0][1], q[1][1]);
                     }
                 }
             }
@@ -190,12 +199,14 @@ static __device__ __forceinline__ void coded_keys(const uint8_t *side, const cud
 }
 
 /* Weights of a page times the norms of a segment, as right-hand factors; unit: what one is, relative to m. */
-template <class C> struct coded_weights {
+template <class C>
+struct coded_weights {
     uint32_t high[8];
     uint32_t low[C::NC == 2 ? 8 : 1];
     int half_sum[C::NC]; /* of all tokens */
 
-    __device__ __forceinline__ void make(const uint8_t *norms, const float (&p)[8][2][C::NC], bool with_half_sum, float *unit_out)
+    __device__ __forceinline__ void make(const uint8_t *norms, const float (&p)[8][2][C::NC],
+                                         bool with_half_sum, float *unit_out)
     {
         const int lane = threadIdx.x % 32;
         uint4 n[2];
@@ -256,8 +267,9 @@ template <class C> struct coded_weights {
 
 /* Values of one segment: o of its dims += factor * (levels . weights). */
 template <int B, bool WHOLE, class C>
-static __device__ __forceinline__ void coded_values(const uint8_t *side, const cuda_segment &g, const coded_weights<C> &weights,
-                                    const float (&factor)[C::NC], attn_state<C> &state)
+static __device__ __forceinline__ void
+coded_values(const uint8_t *side, const cuda_segment &g, const coded_weights<C> &weights,
+             const float (&factor)[C::NC], attn_state<C> &state)
 {
     const uint2 levels = make_uint2(g.low, g.high);
     const int first = WHOLE ? 0 : g.first_dim / 16;
@@ -282,9 +294,11 @@ static __device__ __forceinline__ void coded_values(const uint8_t *side, const c
 #pragma unroll
             for (int v = 0; v < 2; v++) {
                 const int t = 4 * k + 2 * v;
-                ptx_mma_s8u8(sums.high, a[2 * v][0], a[2 * v][1], a[2 * v + 1][0], a[2 * v + 1][1], weights.high[t], weights.high[t + 1]);
+                ptx_mma_s8u8(sums.high, a[2 * v][0], a[2 * v][1], a[2 * v + 1][0], a[2 * v + 1][1],
+                             weights.high[t], weights.high[t + 1]);
                 if constexpr (C::NC == 2) {
-                    ptx_mma_s8u8(sums.low, a[2 * v][0], a[2 * v][1], a[2 * v + 1][0], a[2 * v + 1][1], weights.low[t], weights.low[t + 1]);
+                    ptx_mma_s8u8(sums.low, a[2 * v][0], a[2 * v][1], a[2 * v + 1][0],
+                                 a[2 * v + 1][1], weights.low[t], weights.low[t + 1]);
                 }
             }
         }
@@ -300,8 +314,9 @@ static __device__ __forceinline__ void coded_values(const uint8_t *side, const c
 }
 
 template <class C>
-static __device__ __forceinline__ void coded_page(const attn_shared<C> &shared, attn_loader<C> &loader, attn_state<C> &state,
-                                  const bool (&sees)[C::NC])
+static __device__ __forceinline__ void coded_page(const attn_shared<C> &shared,
+                                                  attn_loader<C> &loader, attn_state<C> &state,
+                                                  const bool (&sees)[C::NC])
 {
     const int c = threadIdx.x % 4;
     const cuda_side &keys = shared.format.side[0];

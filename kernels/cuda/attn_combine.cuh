@@ -9,7 +9,8 @@
 #define ATTN_LN2             0.6931471805599453f
 
 /* One element of a result: o and l relative to m, base 2. */
-static __device__ __forceinline__ void attn_write(const attn_job &job, int token, int head, int head_dim, int dim, float o, float m, float l)
+static __device__ __forceinline__ void attn_write(const attn_job &job, int token, int head,
+                                                  int head_dim, int dim, float o, float m, float l)
 {
     const int64_t row = (int64_t)token * job.a.n_heads + head;
     job.a.o[row * head_dim + dim] = l == 0.0f ? 0.0f : o / l;
@@ -18,7 +19,9 @@ static __device__ __forceinline__ void attn_write(const attn_job &job, int token
     }
 }
 
-template <class C> static __global__ void __launch_bounds__(ATTN_COMBINE_THREADS) attn_combine(const __grid_constant__ attn_job job)
+template <class C>
+static __global__ void __launch_bounds__(ATTN_COMBINE_THREADS)
+    attn_combine(const __grid_constant__ attn_job job)
 {
     constexpr int kWarps = ATTN_COMBINE_THREADS / 32;
     constexpr int kVectors = C::D / 4;
@@ -46,8 +49,10 @@ template <class C> static __global__ void __launch_bounds__(ATTN_COMBINE_THREADS
         const attn_shares shares(total, n);
         const int c0 = (int)shares.owner(head.at);
         const int c1 = (int)shares.owner(head.at + head.item_at(head.cost.n_pages));
-        for (int c = c0 + tid; c <= c1; c += 32) { /* a CTA may lie inside one page, and have no part */
-            const bool empty = head.first_item(shares.begin((uint32_t)c)) == head.first_item(shares.begin((uint32_t)c + 1));
+        for (int c = c0 + tid; c <= c1;
+             c += 32) { /* a CTA may lie inside one page, and have no part */
+            const bool empty = head.first_item(shares.begin((uint32_t)c)) ==
+                               head.first_item(shares.begin((uint32_t)c + 1));
             weight[c - c0] = empty ? 0.0f : 1.0f;
         }
     }
@@ -59,7 +64,9 @@ template <class C> static __global__ void __launch_bounds__(ATTN_COMBINE_THREADS
         return;
     }
     ptx_wait_for_launch_before();
-    auto part_of = [&](int i) { return ((first + i) * ATTN_PARTS + (i == 0 ? 1 : 0)) * ATTN_MAX_ROWS + row; };
+    auto part_of = [&](int i) {
+        return ((first + i) * ATTN_PARTS + (i == 0 ? 1 : 0)) * ATTN_MAX_ROWS + row;
+    };
 
     float m = -INFINITY;
     float2 ml = make_float2(-INFINITY, 0.0f); /* of part tid */
@@ -98,7 +105,8 @@ template <class C> static __global__ void __launch_bounds__(ATTN_COMBINE_THREADS
     for (int i = tid / kVectors; i < n_parts; i += kRows) {
         const float part_weight = weight[i];
         if (part_weight != 0.0f) {
-            const float4 v = __ldcg((const float4 *)(job.part_o + (int64_t)part_of(i) * C::D) + tid % kVectors);
+            const float4 v =
+                __ldcg((const float4 *)(job.part_o + (int64_t)part_of(i) * C::D) + tid % kVectors);
             o.x = fmaf(part_weight, v.x, o.x);
             o.y = fmaf(part_weight, v.y, o.y);
             o.z = fmaf(part_weight, v.z, o.z);

@@ -12,7 +12,8 @@
 #include "kernels/cuda/cuda_check.h"
 
 /* Where things lie in dynamic shared memory; the staged rows of finish lie where the ring was. */
-template <class C> struct attn_layout {
+template <class C>
+struct attn_layout {
     int ring;
     int halves;
     int barriers;
@@ -35,7 +36,8 @@ template <class C> struct attn_layout {
 
 /* One warp: the part of the head that lies in [begin, end) of the line. */
 template <class C>
-static __device__ void attn_cut(const attn_job &job, const attn_head &head, uint32_t begin, uint32_t end, attn_piece *piece)
+static __device__ void attn_cut(const attn_job &job, const attn_head &head, uint32_t begin,
+                                uint32_t end, attn_piece *piece)
 {
     const int first = head.first_item(begin);
     const int last = head.first_item(end);
@@ -55,7 +57,8 @@ static __device__ void attn_cut(const attn_job &job, const attn_head &head, uint
 
 /* Adds the warps' sums and writes them.  The ring is empty, and is written over. */
 template <class C>
-static __device__ void attn_finish(const attn_job &job, attn_shared<C> &shared, float *stage, attn_state<C> &state)
+static __device__ void attn_finish(const attn_job &job, attn_shared<C> &shared, float *stage,
+                                   attn_state<C> &state)
 {
     const int lane = threadIdx.x % 32;
     const int warp = (int)threadIdx.x / 32;
@@ -111,12 +114,15 @@ static __device__ void attn_finish(const attn_job &job, attn_shared<C> &shared, 
         }
         const int at = p.head.tile * C::R + row;
         if (at < p.head.seq.n_tokens * job.group) {
-            attn_write(job, p.head.seq.first_token + at / job.group, p.head.head * job.group + at % job.group, C::D, dim, o, m, l);
+            attn_write(job, p.head.seq.first_token + at / job.group,
+                       p.head.head * job.group + at % job.group, C::D, dim, o, m, l);
         }
     }
 }
 
-template <class C> static __global__ void __launch_bounds__(C::NC == 2 ? 256 : 384, 1) attn_kernel(const __grid_constant__ attn_job job)
+template <class C>
+static __global__ void __launch_bounds__(C::NC == 2 ? 256 : 384, 1)
+    attn_kernel(const __grid_constant__ attn_job job)
 {
     extern __shared__ __align__(128) uint8_t memory[];
     const int warp = (int)threadIdx.x / 32;
@@ -166,7 +172,8 @@ template <class C> static __global__ void __launch_bounds__(C::NC == 2 ? 256 : 3
         }
         {
             const int4 *from = (const int4 *)&job.layer.heads[shared.piece.head.head];
-            for (int i = (int)threadIdx.x; i < (int)(sizeof(cuda_head) / 16); i += (int)blockDim.x) {
+            for (int i = (int)threadIdx.x; i < (int)(sizeof(cuda_head) / 16);
+                 i += (int)blockDim.x) {
                 ((int4 *)&shared.format)[i] = from[i];
             }
         }
@@ -178,10 +185,14 @@ template <class C> static __global__ void __launch_bounds__(C::NC == 2 ? 256 : 3
         if constexpr (C::family == CUDA_TABLE) {
             int first = -1;
             for (int s = 0; s < KERN_MAX_SEGMENTS && first < 0; s++) {
-                first = s < shared.format.side[0].n_segments ? shared.format.side[0].segments[s].halves : -1;
+                first = s < shared.format.side[0].n_segments
+                            ? shared.format.side[0].segments[s].halves
+                            : -1;
             }
             for (int s = 0; s < KERN_MAX_SEGMENTS && first < 0; s++) {
-                first = s < shared.format.side[1].n_segments ? shared.format.side[1].segments[s].halves : -1;
+                first = s < shared.format.side[1].n_segments
+                            ? shared.format.side[1].segments[s].halves
+                            : -1;
             }
             for (int i = (int)threadIdx.x; i < job.n_halves && first >= 0; i += (int)blockDim.x) {
                 halves[i] = job.layer.halves[first + i];
@@ -227,17 +238,21 @@ template <class C> static __global__ void __launch_bounds__(C::NC == 2 ? 256 : 3
 }
 
 /* Warps a CTA: what fits, and no more than the registers allow. */
-template <class C> static base_status attn_launch(cudaStream_t stream, const attn_job &job, int max_warps)
+template <class C>
+static base_status attn_launch(cudaStream_t stream, const attn_job &job, int max_warps)
 {
     constexpr int kMaxBytes = 227 * 1024;
     static_assert(sizeof(cuda_head) % 16 == 0, "copied in 16 bytes");
     int n_warps = max_warps;
-    while (n_warps > 1 && attn_layout<C>(n_warps, job.slot_bytes, job.n_halves).n_bytes > kMaxBytes) {
+    while (n_warps > 1 &&
+           attn_layout<C>(n_warps, job.slot_bytes, job.n_halves).n_bytes > kMaxBytes) {
         n_warps--;
     }
     const attn_layout<C> layout(n_warps, job.slot_bytes, job.n_halves);
     base_status st = cuda_to_status(
-        cudaFuncSetAttribute(attn_kernel<C>, cudaFuncAttributeMaxDynamicSharedMemorySize, layout.n_bytes), "attn");
+        cudaFuncSetAttribute(attn_kernel<C>, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                             layout.n_bytes),
+        "attn");
     if (st != BASE_OK) {
         return st;
     }
@@ -258,7 +273,8 @@ template <class C> static base_status attn_launch(cudaStream_t stream, const att
     config.gridDim = dim3((unsigned)job.a.n_tokens, (unsigned)job.a.n_heads);
     config.blockDim = dim3(ATTN_COMBINE_THREADS);
     config.dynamicSmemBytes = 0;
-    return cuda_to_status(cudaLaunchKernelEx(&config, attn_combine<C>, job), "launch of attn's merge");
+    return cuda_to_status(cudaLaunchKernelEx(&config, attn_combine<C>, job),
+                          "launch of attn's merge");
 }
 
 #endif /* KERNELS_CUDA_ATTN_DECODE_CUH */

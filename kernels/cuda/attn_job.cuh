@@ -20,7 +20,7 @@
 struct attn_job {
     kern_attn_args a;
     cuda_layer layer;
-    float *part_o;   /* [n_ctas][ATTN_PARTS][ATTN_MAX_ROWS][D], sums over V relative to the maximum */
+    float *part_o; /* [n_ctas][ATTN_PARTS][ATTN_MAX_ROWS][D], sums over V relative to the maximum */
     float2 *part_ml; /* [n_ctas][ATTN_PARTS][ATTN_MAX_ROWS]: maximum and sum, base 2 */
     int32_t window_blocks;
     int32_t sink_blocks;
@@ -32,7 +32,8 @@ struct attn_job {
 
 /* The kernels by family, one source file each: D 64 or 128; few: up to 4 query rows a tile; bits as in
  * kern_cuda_formats. */
-base_status attn_run_coded(void *stream, const attn_job &job, int head_dim, bool few, const int32_t bits[2]);
+base_status attn_run_coded(void *stream, const attn_job &job, int head_dim, bool few,
+                           const int32_t bits[2]);
 base_status attn_run_dense(void *stream, const attn_job &job, int head_dim, bool few);
 base_status attn_run_table(void *stream, const attn_job &job, int head_dim, bool few);
 
@@ -46,7 +47,8 @@ struct attn_cost { /* of a sequence, in units */
 };
 
 template <int D, int R>
-static __device__ __forceinline__ attn_cost attn_cost_of(const attn_job &job, const kern_attn_seq &s)
+static __device__ __forceinline__ attn_cost attn_cost_of(const attn_job &job,
+                                                         const kern_attn_seq &s)
 {
     attn_cost c;
     c.n_tiles = (uint32_t)(s.n_tokens * job.group + R - 1) / R;
@@ -62,8 +64,8 @@ static __device__ __forceinline__ attn_cost attn_cost_of(const attn_job &job, co
 
 static __device__ __forceinline__ uint32_t attn_seq_units(const attn_job &job, attn_cost c)
 {
-    return c.n_tiles * ((uint32_t)job.layer.n_kv_heads * c.fixed +
-                        c.n_pages * (uint32_t)job.layer.total_units);
+    return c.n_tiles *
+           ((uint32_t)job.layer.n_kv_heads * c.fixed + c.n_pages * (uint32_t)job.layer.total_units);
 }
 
 /* The line of length total in n equal shares. */
@@ -71,7 +73,8 @@ struct attn_shares {
     uint32_t whole; /* total / n */
     uint32_t more;  /* total % n: so many shares are one longer */
 
-    __device__ attn_shares(uint32_t total, int32_t n) : whole(total / (uint32_t)n), more(total % (uint32_t)n)
+    __device__ attn_shares(uint32_t total, int32_t n)
+        : whole(total / (uint32_t)n), more(total % (uint32_t)n)
     {
     }
     __device__ uint32_t begin(uint32_t share) const
@@ -86,7 +89,8 @@ struct attn_shares {
 };
 
 /* One warp: the sum of all sequences. */
-template <int D, int R> static __device__ uint32_t attn_total(const attn_job &job)
+template <int D, int R>
+static __device__ uint32_t attn_total(const attn_job &job)
 {
     uint32_t total = 0;
     for (int s = threadIdx.x % 32; s < job.a.n_seqs; s += 32) {
@@ -181,7 +185,8 @@ static __device__ void attn_find(const attn_job &job, uint32_t x, int32_t token,
 }
 
 /* The head after this one on the line; there is one. */
-template <int D, int R> static __device__ void attn_next(const attn_job &job, attn_head *h)
+template <int D, int R>
+static __device__ void attn_next(const attn_job &job, attn_head *h)
 {
     h->at += h->length();
     if (++h->tile < (int32_t)h->cost.n_tiles) {
@@ -199,19 +204,24 @@ template <int D, int R> static __device__ void attn_next(const attn_job &job, at
 }
 
 /* What queries see (op_attn.h). */
-static __device__ __forceinline__ bool attn_sees_page(const attn_job &job, int64_t position, int32_t block)
+static __device__ __forceinline__ bool attn_sees_page(const attn_job &job, int64_t position,
+                                                      int32_t block)
 {
-    return block >= job.sink_blocks && position / KERN_BLOCK_TOKENS > (int64_t)block + job.window_blocks;
+    return block >= job.sink_blocks &&
+           position / KERN_BLOCK_TOKENS > (int64_t)block + job.window_blocks;
 }
 
 /* Rows of an open that the query at `position` sees. */
-static __device__ __forceinline__ int attn_rows_seen(const attn_job &job, int64_t position, int32_t block)
+static __device__ __forceinline__ int attn_rows_seen(const attn_job &job, int64_t position,
+                                                     int32_t block)
 {
     const int32_t own = (int32_t)(position / KERN_BLOCK_TOKENS);
     if (block == own) {
         return (int)(position % KERN_BLOCK_TOKENS) + 1;
     }
-    return block < own && (own - block <= job.window_blocks || block < job.sink_blocks) ? KERN_BLOCK_TOKENS : 0;
+    return block < own && (own - block <= job.window_blocks || block < job.sink_blocks)
+               ? KERN_BLOCK_TOKENS
+               : 0;
 }
 
 #endif /* KERNELS_CUDA_ATTN_JOB_CUH */

@@ -14,7 +14,8 @@ struct attn_item {
     int32_t first_row; /* of an open; -1: a page */
 };
 
-template <class C> struct attn_loader {
+template <class C>
+struct attn_loader {
     const attn_job &job;
     const attn_shared<C> &shared;
     uint8_t *ring;     /* this warp's [slots][slot_bytes] */
@@ -31,7 +32,8 @@ template <class C> struct attn_loader {
     bool is_page = false;
     kern_attn_page ahead = {};
 
-    __device__ attn_loader(const attn_job &j, const attn_shared<C> &s, uint8_t *r, uint64_t *b, attn_item *i)
+    __device__ attn_loader(const attn_job &j, const attn_shared<C> &s, uint8_t *r, uint64_t *b,
+                           attn_item *i)
         : job(j), shared(s), ring(r), barrier(b), items(i)
     {
         if (threadIdx.x % 32 == 0) {
@@ -140,8 +142,8 @@ template <class C> struct attn_loader {
             if (chunk == 0) {
                 items[put_slot] = item;
             }
-            ptx_copy(ptx_shared(ring) + (uint32_t)(put_slot * job.slot_bytes), source, (uint32_t)n_bytes,
-                     ptx_shared(barrier + put_slot));
+            ptx_copy(ptx_shared(ring) + (uint32_t)(put_slot * job.slot_bytes), source,
+                     (uint32_t)n_bytes, ptx_shared(barrier + put_slot));
         }
         chunk = chunk + 1 == n_chunks ? 0 : chunk + 1;
         put_slot = put_slot + 1 == C::slots ? 0 : put_slot + 1;

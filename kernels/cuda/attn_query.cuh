@@ -31,7 +31,8 @@ static __device__ __forceinline__ attn_split attn_split_fp16(float a, float b)
 
 /* Words b 0 and 1 of block and lane (column, c). */
 template <int NC>
-static __device__ __forceinline__ void attn_put_split(uint32_t *to, int block, int row, int c, int b, attn_split x)
+static __device__ __forceinline__ void attn_put_split(uint32_t *to, int block, int row, int c,
+                                                      int b, attn_split x)
 {
     if constexpr (NC == 2) {
         uint32_t *at = to + (block * 32 + row * 4 + c) * 4 + b;
@@ -56,7 +57,8 @@ static __device__ __forceinline__ int attn_segment_of(const cuda_side &side, int
 
 /* int8: q = sum over high and low, 16 bits for NC = 2 (signed high, unsigned low), 15 for NC = 1 (both signed). */
 template <class C>
-static __device__ void attn_query_codes(const cuda_side &side, attn_query<C> *query, int row, const float (&q)[4], float unit)
+static __device__ void attn_query_codes(const cuda_side &side, attn_query<C> *query, int row,
+                                        const float (&q)[4], float unit)
 {
     const int lane = threadIdx.x % 32;
     const bool is_here = 4 * lane < C::D;
@@ -112,7 +114,8 @@ static __device__ void attn_query_codes(const cuda_side &side, attn_query<C> *qu
 
 /* fp16, scaled by the segments' scales and to at most 1: dims in the order of pairs (fragment_order.h). */
 template <class C>
-static __device__ void attn_query_halves(const cuda_side &side, attn_query<C> *query, int row, const float (&q)[4], float unit)
+static __device__ void attn_query_halves(const cuda_side &side, attn_query<C> *query, int row,
+                                         const float (&q)[4], float unit)
 {
     const int lane = threadIdx.x % 32;
     const bool is_here = 4 * lane < C::D;
@@ -132,8 +135,10 @@ static __device__ void attn_query_halves(const cuda_side &side, attn_query<C> *q
     const float inverse = 1.0f / fmaxf(top, 1e-30f);
     if (is_here) {
         const float k = scale * inverse;
-        attn_put_split<C::NC>(query->halves, lane / 4, row, lane % 4, 0, attn_split_fp16(q[0] * k, q[1] * k));
-        attn_put_split<C::NC>(query->halves, lane / 4, row, lane % 4, 1, attn_split_fp16(q[2] * k, q[3] * k));
+        attn_put_split<C::NC>(query->halves, lane / 4, row, lane % 4, 0,
+                              attn_split_fp16(q[0] * k, q[1] * k));
+        attn_put_split<C::NC>(query->halves, lane / 4, row, lane % 4, 1,
+                              attn_split_fp16(q[2] * k, q[3] * k));
     }
     if (lane == 0) {
         query->unit[row] = is_finite ? unit / inverse : NAN;
@@ -155,7 +160,8 @@ static __device__ void attn_query_build(const attn_job &job, attn_shared<C> *sha
         if (at < p.head.seq.n_tokens * job.group && 4 * lane < C::D) {
             const int64_t token = p.head.seq.first_token + at / job.group;
             const int64_t head = (int64_t)p.head.head * job.group + at % job.group;
-            const float4 v = *(const float4 *)(job.a.q + (token * job.a.n_heads + head) * C::D + 4 * lane);
+            const float4 v =
+                *(const float4 *)(job.a.q + (token * job.a.n_heads + head) * C::D + 4 * lane);
             q[0] = v.x;
             q[1] = v.y;
             q[2] = v.z;
@@ -164,8 +170,10 @@ static __device__ void attn_query_build(const attn_job &job, attn_shared<C> *sha
         if (4 * lane < C::D) { /* plain order: dims 2c, 2c + 1 and 8 on */
             const int b = lane % 4 / 2;
             const int c = lane % 2 * 2;
-            attn_put_split<C::NC>(shared->query.rows, lane / 4, row, c, b, attn_split_bf16(q[0], q[1]));
-            attn_put_split<C::NC>(shared->query.rows, lane / 4, row, c + 1, b, attn_split_bf16(q[2], q[3]));
+            attn_put_split<C::NC>(shared->query.rows, lane / 4, row, c, b,
+                                  attn_split_bf16(q[0], q[1]));
+            attn_put_split<C::NC>(shared->query.rows, lane / 4, row, c + 1, b,
+                                  attn_split_bf16(q[2], q[3]));
         }
         if constexpr (C::family == CUDA_CODED) {
             attn_query_codes<C>(side, &shared->query, row, q, unit);

@@ -7,7 +7,8 @@
 #include "kernels/cuda/attn_query.cuh"
 
 /* A right-hand factor of 16 rows as high and low 16-bit floats. */
-template <int NC> struct attn_factor {
+template <int NC>
+struct attn_factor {
     uint32_t word[2 * NC]; /* NC = 2: high 0, high 1, low 0, low 1; NC = 1: columns alternate */
 
     /* From shared memory, as attn_query lies. */
@@ -24,7 +25,8 @@ template <int NC> struct attn_factor {
 
 /* d [4]: products of one 16-row block; sums of row r of the block with query row j. */
 template <int NC, bool FP16>
-static __device__ __forceinline__ void attn_multiply(float (&d)[4], uint4 a, const attn_factor<NC> &b)
+static __device__ __forceinline__ void attn_multiply(float (&d)[4], uint4 a,
+                                                     const attn_factor<NC> &b)
 {
     if constexpr (FP16) {
         ptx_mma_fp16(d, a, b.word[0], b.word[1]);
@@ -39,13 +41,15 @@ static __device__ __forceinline__ void attn_multiply(float (&d)[4], uint4 a, con
     }
 }
 
-template <int NC> static __device__ __forceinline__ float attn_product(const float (&d)[4], int r, int j)
+template <int NC>
+static __device__ __forceinline__ float attn_product(const float (&d)[4], int r, int j)
 {
     return NC == 2 ? d[2 * r + j] : d[2 * r] + d[2 * r + 1];
 }
 
 /* Weights of 16 tokens, p [r][j] of token 8r + g, as a factor; tokens in plain order. */
-template <int NC> static __device__ __forceinline__ attn_factor<NC> attn_weights_bf16(const float (&p)[2][NC])
+template <int NC>
+static __device__ __forceinline__ attn_factor<NC> attn_weights_bf16(const float (&p)[2][NC])
 {
     attn_factor<NC> f;
 #pragma unroll
@@ -56,7 +60,8 @@ template <int NC> static __device__ __forceinline__ attn_factor<NC> attn_weights
             f.word[2 + r] = ptx_transpose(s.low);
         } else {
             const __nv_bfloat16 high = __float2bfloat16_rn(p[r][0]);
-            const __nv_bfloat162 both = __halves2bfloat162(high, __float2bfloat16_rn(p[r][0] - __bfloat162float(high)));
+            const __nv_bfloat162 both =
+                __halves2bfloat162(high, __float2bfloat16_rn(p[r][0] - __bfloat162float(high)));
             f.word[r] = ptx_transpose(*(const uint32_t *)&both);
         }
     }
@@ -64,15 +69,17 @@ template <int NC> static __device__ __forceinline__ attn_factor<NC> attn_weights
 }
 
 /* The unit of logits of bf16 keys. */
-template <class C> static __device__ __forceinline__ float attn_rows_unit(const attn_job &job)
+template <class C>
+static __device__ __forceinline__ float attn_rows_unit(const attn_job &job)
 {
     return ATTN_LOG2E * job.a.scale;
 }
 
 /* A page of the dense kernel. */
 template <class C>
-static __device__ void attn_dense_page(const attn_job &job, const attn_shared<C> &shared, attn_loader<C> &loader,
-                                       attn_state<C> &state, const bool (&sees)[C::NC])
+static __device__ void attn_dense_page(const attn_job &job, const attn_shared<C> &shared,
+                                       attn_loader<C> &loader, attn_state<C> &state,
+                                       const bool (&sees)[C::NC])
 {
     const int lane = threadIdx.x % 32;
     float x[8][2][C::NC];
@@ -134,8 +141,9 @@ static __device__ __forceinline__ uint32_t attn_pair_mask(int token, int n)
 /* 16 rows of an open.  Rows that a query does not see may hold anything, NaN too, and a product would spread it:
  * values are read once for every number of rows that some query sees, those past it as zero. */
 template <class C>
-static __device__ void attn_open_tile(const attn_job &job, const attn_shared<C> &shared, attn_loader<C> &loader,
-                                      attn_state<C> &state, attn_item item, const int64_t (&position)[C::NC])
+static __device__ void attn_open_tile(const attn_job &job, const attn_shared<C> &shared,
+                                      attn_loader<C> &loader, attn_state<C> &state, attn_item item,
+                                      const int64_t (&position)[C::NC])
 {
     const int lane = threadIdx.x % 32;
     const int g = lane / 4;
@@ -149,7 +157,8 @@ static __device__ void attn_open_tile(const attn_job &job, const attn_shared<C> 
     const int matrix_row = lane % 16;
     const int matrix_col = lane / 16 * 8;
     {
-        const uint32_t k = ptx_shared(loader.take()) + (uint32_t)(matrix_row * C::D + matrix_col) * 2;
+        const uint32_t k =
+            ptx_shared(loader.take()) + (uint32_t)(matrix_row * C::D + matrix_col) * 2;
         float d[4] = {0.0f, 0.0f, 0.0f, 0.0f};
 #pragma unroll
         for (int s = 0; s < C::blocks; s++) {
@@ -161,7 +170,9 @@ static __device__ void attn_open_tile(const attn_job &job, const attn_shared<C> 
 #pragma unroll
         for (int j = 0; j < C::NC; j++) {
             for (int r = 0; r < 2; r++) {
-                x[0][r][j] = 8 * r + g < n_seen[j] ? attn_product<C::NC>(d, r, j) * attn_rows_unit<C>(job) : -INFINITY;
+                x[0][r][j] = 8 * r + g < n_seen[j]
+                                 ? attn_product<C::NC>(d, r, j) * attn_rows_unit<C>(job)
+                                 : -INFINITY;
             }
         }
     }
@@ -197,7 +208,8 @@ static __device__ void attn_open_tile(const attn_job &job, const attn_shared<C> 
         for (int b = 0; b < C::blocks; b++) {
             const uint4 t = ptx_load_matrices_transposed(v + b * 32);
             float d[4] = {0.0f, 0.0f, 0.0f, 0.0f};
-            attn_multiply<C::NC, false>(d, make_uint4(t.x & low, t.z & low, t.y & high, t.w & high), w);
+            attn_multiply<C::NC, false>(d, make_uint4(t.x & low, t.z & low, t.y & high, t.w & high),
+                                        w);
 #pragma unroll
             for (int r = 0; r < 2; r++) {
 #pragma unroll

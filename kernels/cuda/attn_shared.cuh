@@ -11,7 +11,8 @@
 #include "kernels/cuda/ptx.cuh"
 
 /* One kind of kernel. */
-template <cuda_family FAMILY_, int D_, int NC_, int KB_, int VB_> struct attn_kind {
+template <cuda_family FAMILY_, int D_, int NC_, int KB_, int VB_>
+struct attn_kind {
     static constexpr cuda_family family = FAMILY_;
     static constexpr int D = D_;
     static constexpr int NC = NC_;
@@ -19,35 +20,38 @@ template <cuda_family FAMILY_, int D_, int NC_, int KB_, int VB_> struct attn_ki
     static constexpr int KB = KB_; /* the only width of K; 0: look at each segment */
     static constexpr int VB = VB_;
     static constexpr int blocks = D_ / 16;
-    static constexpr int chunk_rows = 16;                 /* of bf16 */
+    static constexpr int chunk_rows = 16;                   /* of bf16 */
     static constexpr int chunk_bytes = chunk_rows * 2 * D_; /* of bf16 rows of one side */
     static constexpr int slots = FAMILY_ == CUDA_DENSE ? 6 : 2;
     static constexpr int pitch = D_ + (NC_ == 2 ? 4 : 8); /* of staged rows: no bank conflicts */
 };
 
 /* Query rows as right-hand factors: [D / 16][32 lanes]. */
-template <class C> struct attn_query {
-    uint32_t codes[C::blocks * 32 * C::NC];     /* int8: {high, low}; of the table kernel: unused */
-    uint32_t rows[C::blocks * 32 * 2 * C::NC];  /* bf16: {high 0, high 1, low 0, low 1} */
+template <class C>
+struct attn_query {
+    uint32_t codes[C::blocks * 32 * C::NC];    /* int8: {high, low}; of the table kernel: unused */
+    uint32_t rows[C::blocks * 32 * 2 * C::NC]; /* bf16: {high 0, high 1, low 0, low 1} */
     uint32_t halves[C::family == CUDA_TABLE ? C::blocks * 32 * 2 * C::NC : 1]; /* fp16, the same */
-    float unit[ATTN_MAX_ROWS];                  /* base-2 logit = unit * what codes or halves give */
-    float inverse_top[ATTN_MAX_ROWS];           /* of the table kernel: halves are of q * inverse_top */
-    int32_t half_sum[KERN_MAX_SEGMENTS][ATTN_MAX_ROWS]; /* 4 bits: the halves that codes leave out */
+    float unit[ATTN_MAX_ROWS];        /* base-2 logit = unit * what codes or halves give */
+    float inverse_top[ATTN_MAX_ROWS]; /* of the table kernel: halves are of q * inverse_top */
+    int32_t half_sum[KERN_MAX_SEGMENTS]
+                    [ATTN_MAX_ROWS]; /* 4 bits: the halves that codes leave out */
 };
 
 struct attn_piece { /* of a head, for one CTA */
     attn_head head;
-    int32_t first;  /* items */
+    int32_t first; /* items */
     int32_t n_pages;
     int32_t n_open_tiles; /* of 16 rows */
-    bool begins;    /* it has the first item */
-    bool ends;      /* and the tail */
+    bool begins;          /* it has the first item */
+    bool ends;            /* and the tail */
     bool is_there;
     int64_t last_position; /* of the tile's last query */
     int64_t first_position;
 };
 
-template <class C> struct attn_shared {
+template <class C>
+struct attn_shared {
     attn_query<C> query;
     cuda_head format;
     attn_piece piece;
@@ -55,14 +59,16 @@ template <class C> struct attn_shared {
 };
 
 /* The position of a query row of the piece; rows past the last are like the last. */
-template <class C> static __device__ int64_t attn_row_position(const attn_job &job, const attn_piece &p, int row)
+template <class C>
+static __device__ int64_t attn_row_position(const attn_job &job, const attn_piece &p, int row)
 {
     const int t = (p.head.tile * C::R + row) / job.group;
     return p.head.seq.position + min(t, p.head.seq.n_tokens - 1);
 }
 
 /* What a warp knows while it goes through its items: sums over V, 16d + 8r + g of row (c, j), relative to m. */
-template <class C> struct attn_state {
+template <class C>
+struct attn_state {
     float o[C::blocks][2][C::NC];
     float m[C::NC];
     float l[C::NC]; /* of this lane's tokens */

@@ -19,7 +19,8 @@ static __device__ __forceinline__ uint2 table_spread(uint32_t nibbles)
 }
 
 /* Codes of 1 to 3 bits; word(w) is word w of the lane. */
-template <typename F> static __device__ __forceinline__ uint2 table_few(int bits, int pair, F word)
+template <typename F>
+static __device__ __forceinline__ uint2 table_few(int bits, int pair, F word)
 {
     if (bits == 1) {
         return table_spread(word(pair / 4) >> (pair % 4) & 0x11111111u);
@@ -31,14 +32,18 @@ template <typename F> static __device__ __forceinline__ uint2 table_few(int bits
     if (pair % 4 < 3) {
         return table_spread(word(w + pair % 4) & 0x77777777u);
     }
-    return table_spread((word(w) >> 1 & 0x44444444u) | (word(w + 1) >> 2 & 0x22222222u) | (word(w + 2) >> 3 & 0x11111111u));
+    return table_spread((word(w) >> 1 & 0x44444444u) | (word(w + 1) >> 2 & 0x22222222u) |
+                        (word(w + 2) >> 3 & 0x11111111u));
 }
 
-static __device__ __forceinline__ uint2 table_codes(const uint8_t *tile, int n_pairs, int bits, int pair)
+static __device__ __forceinline__ uint2 table_codes(const uint8_t *tile, int n_pairs, int bits,
+                                                    int pair)
 {
     const int lane = threadIdx.x % 32;
     const int n_words = n_pairs * bits / 4;
-    auto word = [&](int w) { return *(const uint32_t *)(tile + fragment_word_at(n_words, w, lane)); };
+    auto word = [&](int w) {
+        return *(const uint32_t *)(tile + fragment_word_at(n_words, w, lane));
+    };
     if (bits < 4) {
         return table_few(bits, pair, word);
     }
@@ -50,7 +55,8 @@ static __device__ __forceinline__ uint2 table_codes(const uint8_t *tile, int n_p
         const uint2 m = table_spread(w & 0x77777777u);
         const uint32_t s0 = w >> 7 & 0x01010101u;
         const uint32_t s1 = w >> 3 & 0x01010101u;
-        return make_uint2(m.x ^ 0x08080808u ^ ((s0 << 4) - s0), m.y ^ 0x08080808u ^ ((s1 << 4) - s1));
+        return make_uint2(m.x ^ 0x08080808u ^ ((s0 << 4) - s0),
+                          m.y ^ 0x08080808u ^ ((s1 << 4) - s1));
     }
     const uint2 low = table_spread(w);
     const uint2 high = table_few(bits - 4, pair, [&](int v) { return word(n_pairs + v); });
@@ -60,12 +66,15 @@ static __device__ __forceinline__ uint2 table_codes(const uint8_t *tile, int n_p
 /* The fragment of a pair: columns (4c, 4c + 1), (4c + 2, 4c + 3) of lane c as the two halves of 16. */
 static __device__ __forceinline__ uint4 table_fragment(const uint16_t *table, uint2 codes)
 {
-    auto two = [&](uint32_t c) { return (uint32_t)table[c & 255u] | (uint32_t)table[c >> 8 & 255u] << 16; };
+    auto two = [&](uint32_t c) {
+        return (uint32_t)table[c & 255u] | (uint32_t)table[c >> 8 & 255u] << 16;
+    };
     return make_uint4(two(codes.x), two(codes.y), two(codes.x >> 16), two(codes.y >> 16));
 }
 
 /* Weights, p [r][j] of token 8r + g, as a factor in the order of V's pairs. */
-template <int NC> static __device__ __forceinline__ attn_factor<NC> table_weights(const float (&p)[2][NC])
+template <int NC>
+static __device__ __forceinline__ attn_factor<NC> table_weights(const float (&p)[2][NC])
 {
     attn_factor<NC> f;
     uint32_t t[2][2]; /* [r][high or low] */
@@ -77,7 +86,8 @@ template <int NC> static __device__ __forceinline__ attn_factor<NC> table_weight
             t[r][1] = ptx_transpose(s.low);
         } else {
             const __half high = __float2half_rn(p[r][0]);
-            const __half2 both = __halves2half2(high, __float2half_rn(p[r][0] - __half2float(high)));
+            const __half2 both =
+                __halves2half2(high, __float2half_rn(p[r][0] - __half2float(high)));
             t[r][0] = ptx_transpose(*(const uint32_t *)&both);
         }
     }
@@ -90,8 +100,9 @@ template <int NC> static __device__ __forceinline__ attn_factor<NC> table_weight
 }
 
 template <class C>
-static __device__ void table_keys(const attn_shared<C> &shared, const uint16_t *halves, const uint8_t *side,
-                                  const cuda_segment &g, const float (&inverse_top)[C::NC], float (&x)[8][2][C::NC])
+static __device__ void table_keys(const attn_shared<C> &shared, const uint16_t *halves,
+                                  const uint8_t *side, const cuda_segment &g,
+                                  const float (&inverse_top)[C::NC], float (&x)[8][2][C::NC])
 {
     const int lane = threadIdx.x % 32;
     const bool plain = g.bits == 16;
@@ -114,19 +125,22 @@ static __device__ void table_keys(const attn_shared<C> &shared, const uint16_t *
         }
 #pragma unroll
         for (int r = 0; r < 2; r++) {
-            const uint16_t *norm = (const uint16_t *)(side + g.norms_at) + lane / 4 * 16 + 2 * u + r;
+            const uint16_t *norm =
+                (const uint16_t *)(side + g.norms_at) + lane / 4 * 16 + 2 * u + r;
             const float k = plain ? 0.0f : __half2float(__ushort_as_half(*norm));
 #pragma unroll
             for (int j = 0; j < C::NC; j++) {
-                x[u][r][j] = fmaf(attn_product<C::NC>(d, r, j), plain ? inverse_top[j] : k, x[u][r][j]);
+                x[u][r][j] =
+                    fmaf(attn_product<C::NC>(d, r, j), plain ? inverse_top[j] : k, x[u][r][j]);
             }
         }
     }
 }
 
 template <class C>
-static __device__ void table_values(const uint16_t *halves, const uint8_t *side, const cuda_segment &g,
-                                    const float (&p)[8][2][C::NC], const bool (&sees)[C::NC], const float (&factor)[C::NC],
+static __device__ void table_values(const uint16_t *halves, const uint8_t *side,
+                                    const cuda_segment &g, const float (&p)[8][2][C::NC],
+                                    const bool (&sees)[C::NC], const float (&factor)[C::NC],
                                     attn_state<C> &state)
 {
     const int lane = threadIdx.x % 32;
@@ -149,7 +163,8 @@ static __device__ void table_values(const uint16_t *halves, const uint8_t *side,
         float scaled[2][C::NC];
 #pragma unroll
         for (int r = 0; r < 2; r++) {
-            const float k = plain ? 1.0f : __half2float(__ushort_as_half(norms[2 * u + r])) * inverse;
+            const float k =
+                plain ? 1.0f : __half2float(__ushort_as_half(norms[2 * u + r])) * inverse;
 #pragma unroll
             for (int j = 0; j < C::NC; j++) {
                 scaled[r][j] = p[u][r][j] * k;
@@ -188,8 +203,9 @@ static __device__ void table_values(const uint16_t *halves, const uint8_t *side,
 
 /* halves: of the piece's head, in shared memory. */
 template <class C>
-static __device__ void table_page(const attn_shared<C> &shared, const uint16_t *halves, attn_loader<C> &loader,
-                                  attn_state<C> &state, const bool (&sees)[C::NC])
+static __device__ void table_page(const attn_shared<C> &shared, const uint16_t *halves,
+                                  attn_loader<C> &loader, attn_state<C> &state,
+                                  const bool (&sees)[C::NC])
 {
     const int c = threadIdx.x % 4;
     float x[8][2][C::NC] = {};

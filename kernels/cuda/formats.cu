@@ -42,7 +42,8 @@ bool find_levels(const float *centroids, cuda_segment *g)
     const int first = g->bits == 4 ? n / 2 : 0; /* of 4 bits, the positive half */
     const int last_level = 127;
     for (int i = 0; i < n / 2; i++) {
-        if (centroids[n - 1 - i] <= 0.0f || (g->bits == 4 && centroids[n - 1 - i] != -centroids[i])) {
+        if (centroids[n - 1 - i] <= 0.0f ||
+            (g->bits == 4 && centroids[n - 1 - i] != -centroids[i])) {
             return false;
         }
     }
@@ -221,7 +222,7 @@ void build(kern_cuda_formats *p, const kern_head_format *formats, builder *b)
     p->layer.total_units = b->units[n];
     p->bits[0] = common_bits(formats, n, 0);
     p->bits[1] = common_bits(formats, n, 1);
-    p->family = coded                                           ? CUDA_CODED
+    p->family = coded                                          ? CUDA_CODED
                 : p->bits[0] == kPlain && p->bits[1] == kPlain ? CUDA_DENSE
                                                                : CUDA_TABLE;
     for (int h = 0; h < n && p->family == CUDA_TABLE; h++) {
@@ -285,8 +286,8 @@ extern "C" base_status kern_cuda_formats_create(const kern_head_format *formats,
         st = cuda_to_status(cudaMalloc(&p->device, n_bytes), "formats");
     }
     if (st == BASE_OK) {
-        st = cuda_to_status(cudaMemcpy(p->device, host, n_bytes, cudaMemcpyHostToDevice),
-                            "formats");
+        st =
+            cuda_to_status(cudaMemcpy(p->device, host, n_bytes, cudaMemcpyHostToDevice), "formats");
     }
     mem->put(mem->ctx, host);
     if (st != BASE_OK) {

@@ -6,7 +6,7 @@
 
 #include <stdint.h>
 
-#define CUDA_UNIT_BYTES 128 /* of head pages: work is counted in them */
+#define CUDA_UNIT_BYTES 128                         /* of head pages: work is counted in them */
 #define CUDA_MAX_GAPS   (4 * KERN_MAX_SEGMENTS + 2) /* of all sections, one more, and even */
 
 typedef struct cuda_segment {

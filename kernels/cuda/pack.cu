@@ -15,7 +15,8 @@ constexpr uint16_t kLargestHalf = 0x7bff;
 
 /* Rows in shared memory, a word for two dims: bf16 values, then, in their place, codes.  The odd pitch spreads
  * a column of rows over the banks. */
-template <int D> struct rows_of {
+template <int D>
+struct rows_of {
     static constexpr int pitch = D / 2 + 1;
     uint32_t word[kRows * pitch];
 
@@ -48,7 +49,8 @@ struct divisor {
     }
 };
 
-template <int B> __device__ uint32_t code_of(const book &k, float u)
+template <int B>
+__device__ uint32_t code_of(const book &k, float u)
 {
     uint32_t code = 0;
 #pragma unroll
@@ -59,7 +61,8 @@ template <int B> __device__ uint32_t code_of(const book &k, float u)
 }
 
 /* Turns the row's values into codes; returns the norm. */
-template <int B> __device__ uint16_t encode(const book &k, int n_dims, uint32_t *row)
+template <int B>
+__device__ uint16_t encode(const book &k, int n_dims, uint32_t *row)
 {
     float sum = 0.0f;
 #pragma unroll 8
@@ -92,7 +95,8 @@ template <int B> __device__ uint16_t encode(const book &k, int n_dims, uint32_t 
 }
 
 /* Word w of a lane's part of a tile; see fragment_order.h. */
-template <int B, typename F> __device__ uint32_t word_of(int n_pairs, int w, F code)
+template <int B, typename F>
+__device__ uint32_t word_of(int n_pairs, int w, F code)
 {
     uint32_t word = 0;
 #pragma unroll
@@ -152,7 +156,8 @@ __device__ void write_codes(const rows_of<D> &rows, const cuda_segment &g, int s
 }
 
 template <int D>
-__device__ void write_plain(const rows_of<D> &rows, const cuda_segment &g, int side, uint8_t *values)
+__device__ void write_plain(const rows_of<D> &rows, const cuda_segment &g, int side,
+                            uint8_t *values)
 {
     const int lane = threadIdx.x % 32;
     const int n_squares = KERN_BLOCK_TOKENS / 16 * g.n_dims / 16;
@@ -182,8 +187,7 @@ __device__ void write_segment(rows_of<D> &rows, const book &k, const cuda_segmen
 }
 
 template <int D>
-__global__ void __launch_bounds__(kRows)
-    pack_kernel(const kern_pack_args a, const cuda_layer layer)
+__global__ void __launch_bounds__(kRows) pack_kernel(const kern_pack_args a, const cuda_layer layer)
 {
     __shared__ rows_of<D> rows;
     __shared__ book k;

@@ -124,8 +124,9 @@ PTX_FN void ptx_copy_may_write(void)
 
 PTX_FN void ptx_barrier_wait(uint32_t barrier, uint32_t phase)
 {
-    asm volatile("{\n .reg .pred p;\n W: mbarrier.try_wait.parity.shared::cta.b64 p,[%0],%1;\n @!p bra W;\n}"
-                 ::"r"(barrier), "r"(phase)
+    asm volatile("{\n .reg .pred p;\n W: mbarrier.try_wait.parity.shared::cta.b64 p,[%0],%1;\n @!p "
+                 "bra W;\n}" ::"r"(barrier),
+                 "r"(phase)
                  : "memory");
 }
 
@@ -134,9 +135,11 @@ PTX_FN void ptx_copy(uint32_t to, const void *from, uint32_t n_bytes, uint32_t b
 {
     asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _,[%0],%1;" ::"r"(barrier), "r"(n_bytes)
                  : "memory");
-    asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0],[%1],%2,[%3];"
-                 ::"r"(to), "l"(from), "r"(n_bytes), "r"(barrier)
-                 : "memory");
+    asm volatile(
+        "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0],[%1],%2,[%3];" ::
+            "r"(to),
+        "l"(from), "r"(n_bytes), "r"(barrier)
+        : "memory");
 }
 
 /* Programmatic dependent launch: what the launch before wrote may be read; the next launch may begin. */
