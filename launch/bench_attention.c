@@ -39,13 +39,34 @@ typedef struct world {
     int32_t n_blocks; /* of a sequence */
 } world;
 
-/* Random codes, norms near sqrt(n) and values near 1: what rows of a standard normal become. */
+static void put_f16(uint8_t *section, int64_t index, double x)
+{
+    const uint16_t bits = base_f16_from_f32((float)x);
+    memcpy(section + index * 2, &bits, sizeof bits);
+}
+
+/* Norms near sqrt(n); ranges near 4 around 0. */
+static void fill_metadata(const kern_segment *g, uint8_t *head_page, uint64_t stream)
+{
+    const int32_t n = kern_segment_is_affine(g) ? kern_segment_pairs(g) : KERN_BLOCK_TOKENS;
+    for (int64_t i = 0; i < n; i++) {
+        const double near_one = 0.9 + 0.2 * base_random_unit(SEED, stream, (uint64_t)i);
+        if (kern_segment_is_affine(g)) {
+            put_f16(head_page + g->scales_offset, i, 4.0 * near_one / ((1 << g->bits) - 1));
+            put_f16(head_page + g->minima_offset, i, -2.0 * near_one);
+        } else {
+            put_f16(head_page + g->norms_offset, i, sqrt((double)g->n_dims) * near_one);
+        }
+    }
+}
+
+/* Random codes and what rows of a standard normal have beside them. */
 static void fill_side(const kern_side *side, uint8_t *head_page, uint64_t stream)
 {
     for (int32_t s = 0; s < side->n_segments; s++) {
         const kern_segment *g = &side->segments[s];
         const int64_t n_elems = (int64_t)KERN_BLOCK_TOKENS * g->n_dims;
-        if (g->bits == 16) {
+        if (g->kind == KERN_PLAIN) {
             for (int64_t i = 0; i < n_elems; i++) {
                 const uint16_t v =
                     base_bf16_from_f32((float)base_random_normal(SEED, stream, (uint64_t)i));
@@ -57,11 +78,7 @@ static void fill_side(const kern_side *side, uint8_t *head_page, uint64_t stream
             const uint64_t w = base_random_u64(SEED, stream, (uint64_t)i);
             memcpy(head_page + g->codes_offset + i * 8, &w, sizeof w);
         }
-        for (int64_t j = 0; j < KERN_BLOCK_TOKENS; j++) {
-            const double near_one = 0.9 + 0.2 * base_random_unit(SEED, stream + 1, (uint64_t)j);
-            const uint16_t norm = base_f16_from_f32((float)(sqrt((double)g->n_dims) * near_one));
-            memcpy(head_page + g->norms_offset + j * 2, &norm, sizeof norm);
-        }
+        fill_metadata(g, head_page, stream + 1);
     }
 }
 

@@ -7,6 +7,7 @@
  * threads gives the same bits. */
 #include "kernels/cpu/cpu_clones.h"
 #include "kernels/cpu/cpu_few.h"
+#include "kernels/cpu/cpu_few_affine.h"
 #include "kernels/cpu/cpu_page.h"
 #include "kernels/cpu/cpu_rows.h"
 #include "kernels/cpu/cpu_state.h"
@@ -93,6 +94,40 @@ static bool all_finite(const float *x, int64_t n)
     return worst < 0x7f800000u;
 }
 
+/* Finds the fast path of either side for tiles of few rows, if there is one. */
+static void plan_few(const kern_head_format *f, int32_t n_rows, cpu_attn_scratch *w)
+{
+    w->few_k.usable = false;
+    w->few_v.usable = false;
+    w->few_affine_k = false;
+    w->few_affine_v = false;
+    if (n_rows <= CPU_FEW_ROWS) {
+        cpu_few_plan(&f->k, f->head_page_bytes, &w->few_k);
+        cpu_few_plan(&f->v, f->head_page_bytes, &w->few_v);
+        w->few_affine_k = cpu_few_affine_reads_k(&f->k);
+        w->few_affine_v = cpu_few_affine_reads_v(&f->v);
+    }
+}
+
+/* K of a page against n rows; false: there is no fast path. */
+static bool dot_few(const cpu_attn_scratch *w, const kern_head_format *f, const uint8_t *bytes,
+                    const float *q, float *s, int32_t n)
+{
+    if (w->few_affine_k) {
+        return cpu_few_affine_dot(&f->k, f->head_dim, bytes, q, s, n);
+    }
+    return w->few_k.usable && cpu_few_dot(&f->k, &w->few_k, f->head_dim, bytes, q, s, n);
+}
+
+static bool mix_few(const cpu_attn_scratch *w, const kern_head_format *f, const uint8_t *bytes,
+                    const float *p, float *o, int32_t n)
+{
+    if (w->few_affine_v) {
+        return cpu_few_affine_mix(&f->v, f->head_dim, bytes, p, o, n);
+    }
+    return w->few_v.usable && cpu_few_mix(&f->v, &w->few_v, f->head_dim, bytes, p, o, n);
+}
+
 static void attend_page(const kern_attn_args *a, const cpu_attn_task *t, cpu_attn_scratch *w,
                         int32_t page, int32_t row, int32_t n_rows)
 {
@@ -107,12 +142,12 @@ static void attend_page(const kern_attn_args *a, const cpu_attn_task *t, cpu_att
     float *s = w->s + row * KERN_BLOCK_TOKENS;
     float *o = w->o + (int64_t)row * dim;
 
-    if (!few || !w->few_k.usable || !cpu_few_dot(&f->k, &w->few_k, dim, bytes, q, s, n)) {
+    if (!few || !dot_few(w, f, bytes, q, s, n)) {
         cpu_side_decode(&f->k, dim, bytes, f->head_page_bytes, w->kv);
         cpu_rows_dot(q, w->kv, s, n, KERN_BLOCK_TOKENS, dim);
     }
     softmax_rows(w, row, n_rows, dim, &mask);
-    if (!few || !w->few_v.usable || !cpu_few_mix(&f->v, &w->few_v, dim, bytes, s, o, n)) {
+    if (!few || !mix_few(w, f, bytes, s, o, n)) {
         cpu_side_decode(&f->v, dim, bytes, f->head_page_bytes, w->kv);
         cpu_rows_mix(s, w->kv, o, n, KERN_BLOCK_TOKENS, dim);
     }
@@ -215,14 +250,7 @@ static void run_task(void *arg, int32_t task, int32_t thread)
     const int32_t n_rows = t->n_tokens * group;
 
     load_queries(a, t, w);
-    if (n_rows <= CPU_FEW_ROWS) {
-        const kern_head_format *f = &a->formats[t->kv_head];
-        cpu_few_plan(&f->k, f->head_page_bytes, &w->few_k);
-        cpu_few_plan(&f->v, f->head_page_bytes, &w->few_v);
-    } else {
-        w->few_k.usable = false;
-        w->few_v.usable = false;
-    }
+    plan_few(&a->formats[t->kv_head], n_rows, w);
     for (int32_t i = t->page_begin; i < t->page_end; i++) {
         const int64_t from =
             (int64_t)kern_attn_page_from(a, a->page_list[i].block) * KERN_BLOCK_TOKENS;
