@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """Writes tests/golden/models/NAME: tiny random models with logits and greedy tokens by transformers.
 
-usage: make_models.py OUTPUT_FOLDER        (torch, transformers; made with 2.15.0 and 5.24.0)
+usage: make_models.py OUTPUT_FOLDER [NAME..]   all models, or those named
+(torch, transformers; made with 2.15.0 and 5.24.0)
 
 Each folder is what save_pretrained writes, a stand-in for tokenizer.json, and golden.json.  The weights
 are 16-bit values, the reference runs them in float32.  They are drawn much larger than for training,
@@ -129,5 +130,5 @@ def make(name, folder):
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    for model_name in MODELS:
+    for model_name in sys.argv[2:] or MODELS:
         make(model_name, pathlib.Path(sys.argv[1]))
