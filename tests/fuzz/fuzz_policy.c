@@ -30,7 +30,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t n_bytes)
         }
         kv_policy_text(&policy, text);
         if (kv_policy_parse(text, &again) != BASE_OK || again.kind != policy.kind ||
-            again.k_bits != policy.k_bits || again.v_bits != policy.v_bits) {
+            again.k_bits != policy.k_bits || again.v_bits != policy.v_bits ||
+            again.paper != policy.paper) {
             abort();
         }
     }
