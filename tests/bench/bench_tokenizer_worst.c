@@ -43,9 +43,11 @@ static const worst_text texts[] = {
 static void fill(const worst_text *t, char *bytes, size_t n_bytes)
 {
     for (size_t i = 0; i < n_bytes; i++) {
-        bytes[i] = t->unit != NULL
-                       ? t->unit[i % strlen(t->unit)]
-                       : (char)(t->first + (char)(base_random_u64(SEED, 0, i) % t->n_kinds));
+        if (t->unit != NULL) {
+            bytes[i] = t->unit[i % strlen(t->unit)];
+        } else {
+            bytes[i] = (char)((uint64_t)t->first + base_random_u64(SEED, 0, i) % t->n_kinds);
+        }
     }
 }
 
