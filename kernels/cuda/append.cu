@@ -4,6 +4,7 @@
  * Few tokens: one CTA a head and side copies, waits, and writes the tokens.  Many: two launches. */
 #include "kernels/cuda/cuda_check.h"
 #include "kernels/cuda/cuda_elem.h"
+#include "kernels/cuda/cuda_launch.h"
 #include "kernels/cuda/cuda_ops.h"
 #include "kernels/cuda/cuda_rotate.h"
 
@@ -47,13 +48,19 @@ __device__ void store_bf16(const float *x, uint16_t *out)
     }
 }
 
+template <int D>
+__device__ cuda_rotation<D> rotation_at(const kern_append_args &a, int head_side)
+{
+    const kern_head_format *format = &a.formats[head_side / 2];
+    return cuda_rotation_of<D>(head_side % 2 == 0 ? &format->k : &format->v);
+}
+
 /* Warp `warp` of n_warps writes its tokens' rows of one head and side. */
 template <int D>
-__device__ void append_tokens(const kern_append_args &a, int head_side, int warp, int n_warps)
+__device__ void append_tokens(const kern_append_args &a, const cuda_rotation<D> &r, int head_side,
+                              int warp, int n_warps)
 {
     constexpr int E = cuda_rotation<D>::E;
-    const kern_head_format *format = &a.formats[head_side / 2];
-    const cuda_rotation<D> r = cuda_rotation_of<D>(head_side % 2 == 0 ? &format->k : &format->v);
     const float *from = head_side % 2 == 0 ? a.k : a.v;
 
     for (int64_t t = warp; t < a.n_tokens; t += n_warps) {
@@ -73,21 +80,26 @@ __device__ void append_tokens(const kern_append_args &a, int head_side, int warp
 template <int D>
 __global__ void __launch_bounds__(kThreads) append_few(const kern_append_args a)
 {
+    const cuda_rotation<D> r = rotation_at<D>(a, blockIdx.x);
+    cuda_after_previous();
     copy_carries<D>(a, blockIdx.x, threadIdx.x, kThreads);
     __syncthreads(); /* a token's row may lie in what another thread carried */
-    append_tokens<D>(a, blockIdx.x, threadIdx.x / 32, kWarps);
+    append_tokens<D>(a, r, blockIdx.x, threadIdx.x / 32, kWarps);
 }
 
 template <int D>
 __global__ void __launch_bounds__(kThreads) append_carries(const kern_append_args a)
 {
+    cuda_after_previous();
     copy_carries<D>(a, blockIdx.x, blockIdx.y * kThreads + threadIdx.x, gridDim.y * kThreads);
 }
 
 template <int D>
 __global__ void __launch_bounds__(kThreads) append_many(const kern_append_args a)
 {
-    append_tokens<D>(a, blockIdx.x, blockIdx.y * kWarps + threadIdx.x / 32, gridDim.y * kWarps);
+    const cuda_rotation<D> r = rotation_at<D>(a, blockIdx.x);
+    cuda_after_previous();
+    append_tokens<D>(a, r, blockIdx.x, blockIdx.y * kWarps + threadIdx.x / 32, gridDim.y * kWarps);
 }
 
 template <int D>
@@ -95,14 +107,15 @@ void append(cudaStream_t stream, const kern_append_args &a)
 {
     const unsigned n_sides = a.n_kv_heads * 2;
     if (a.n_tokens <= kFewTokens) {
-        append_few<D><<<n_sides, kThreads, 0, stream>>>(a);
+        cuda_launch(append_few<D>, dim3(n_sides), kThreads, stream, a);
         return;
     }
     constexpr int kPerCta = kWarps * kTokensPerWarp;
     constexpr int kCopyCtas = KERN_BLOCK_TOKENS * D / kElems / kThreads;
     const int n_ctas = (a.n_tokens + kPerCta - 1) / kPerCta;
-    append_carries<D><<<dim3(n_sides, kCopyCtas), kThreads, 0, stream>>>(a);
-    append_many<D><<<dim3(n_sides, n_ctas < 65535 ? n_ctas : 65535), kThreads, 0, stream>>>(a);
+    cuda_launch(append_carries<D>, dim3(n_sides, kCopyCtas), kThreads, stream, a);
+    cuda_launch(append_many<D>, dim3(n_sides, n_ctas < 65535 ? n_ctas : 65535), kThreads, stream,
+                a);
 }
 
 } // namespace

@@ -1,6 +1,7 @@
 /* One warp a row, a CTA for several tokens of one head: what the side looks like is read once, each row passes
  * through registers once. */
 #include "kernels/cuda/cuda_check.h"
+#include "kernels/cuda/cuda_launch.h"
 #include "kernels/cuda/cuda_ops.h"
 #include "kernels/cuda/cuda_rotate.h"
 
@@ -28,10 +29,11 @@ __global__ void __launch_bounds__(kThreads) basis_kernel(const kern_basis_args a
     const int head = blockIdx.x;
     const kern_head_format *format = &a.formats[head / (a.n_heads / a.n_kv_heads)];
     const kern_side *side = a.v_side ? &format->v : &format->k;
-    if (side->signs == nullptr && side->order == nullptr) {
+    const cuda_rotation<D> r = cuda_rotation_of<D>(side);
+    cuda_after_previous();
+    if (!r.rotated && r.order == nullptr) {
         return;
     }
-    cuda_rotation<D> r = cuda_rotation_of<D>(side);
     const int step = gridDim.y * kWarps;
     for (int64_t t = blockIdx.y * kWarps + threadIdx.x / 32; t < a.n_tokens; t += step) {
         float *row = a.x + (t * a.n_heads + head) * D;
@@ -65,9 +67,9 @@ extern "C" base_status kern_cuda_basis(void *stream, const kern_basis_args *a)
     const dim3 grid(a->n_heads, height);
 
     if (a->head_dim == 64) {
-        basis_kernel<64><<<grid, kThreads, 0, s>>>(*a);
+        cuda_launch(basis_kernel<64>, grid, kThreads, s, *a);
     } else {
-        basis_kernel<128><<<grid, kThreads, 0, s>>>(*a);
+        cuda_launch(basis_kernel<128>, grid, kThreads, s, *a);
     }
     return CUDA_LAUNCHED("basis");
 }

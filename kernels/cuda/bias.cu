@@ -1,6 +1,7 @@
 /* A thread keeps its columns and walks down the rows, so that bias is read once a CTA; bound by memory. */
 #include "kernels/cuda/cuda_check.h"
 #include "kernels/cuda/cuda_elem.h"
+#include "kernels/cuda/cuda_launch.h"
 #include "kernels/cuda/cuda_ops.h"
 
 namespace {
@@ -12,11 +13,14 @@ template <typename W>
 __global__ void __launch_bounds__(kThreads) bias_wide(const kern_bias_args a)
 {
     const int c = (blockIdx.x * kThreads + threadIdx.x) * 8;
+    float bias[8] = {};
+    if (c < a.cols) {
+        cuda_load8(static_cast<const W *>(a.bias) + c, bias);
+    }
+    cuda_after_previous();
     if (c >= a.cols) {
         return;
     }
-    float bias[8];
-    cuda_load8(static_cast<const W *>(a.bias) + c, bias);
     for (int64_t r = blockIdx.y; r < a.rows; r += gridDim.y) {
         float x[8];
         cuda_load8(a.x + r * a.cols + c, x);
@@ -31,6 +35,7 @@ __global__ void __launch_bounds__(kThreads) bias_wide(const kern_bias_args a)
 template <typename W>
 __global__ void __launch_bounds__(kThreads) bias_any(const kern_bias_args a)
 {
+    cuda_after_previous();
     const int c = blockIdx.x * kThreads + threadIdx.x;
     if (c >= a.cols) {
         return;
@@ -50,9 +55,9 @@ void bias(cudaStream_t stream, const kern_bias_args &a)
     const dim3 grid((per_row + kThreads - 1) / kThreads, height);
 
     if (wide) {
-        bias_wide<W><<<grid, kThreads, 0, stream>>>(a);
+        cuda_launch(bias_wide<W>, grid, kThreads, stream, a);
     } else {
-        bias_any<W><<<grid, kThreads, 0, stream>>>(a);
+        cuda_launch(bias_any<W>, grid, kThreads, stream, a);
     }
 }
 

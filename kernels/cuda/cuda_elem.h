@@ -64,6 +64,26 @@ __device__ __forceinline__ void cuda_load8(const W *p, float out[8])
     }
 }
 
+/* Four neighbours, likewise. */
+__device__ __forceinline__ void cuda_load4(const float *p, float out[4])
+{
+    const float4 v = *reinterpret_cast<const float4 *>(p);
+    out[0] = v.x, out[1] = v.y, out[2] = v.z, out[3] = v.w;
+}
+
+template <typename W>
+__device__ __forceinline__ void cuda_load4(const W *p, float out[4])
+{
+    static_assert(sizeof(W) == 2, "four of them are 8 bytes");
+    const uint2 raw = *reinterpret_cast<const uint2 *>(p);
+    W w[4];
+    memcpy(w, &raw, sizeof w);
+#pragma unroll
+    for (int i = 0; i < 4; i++) {
+        out[i] = cuda_f32(w[i]);
+    }
+}
+
 __device__ __forceinline__ void cuda_store8(float *p, const float in[8])
 {
     reinterpret_cast<float4 *>(p)[0] = make_float4(in[0], in[1], in[2], in[3]);

@@ -4,6 +4,8 @@
  * front doors' matter.  stream is a cudaStream_t.  They join the backend table (backend.h) when it is
  * complete: an entry of a table is never NULL.
  * gather's rows are the exception that op_gather.h makes: the CPU reads them before the call returns.
+ * Ops overlap the end of the kernel before them: weights, bias vectors and formats are read before it has ended, so
+ * nothing on the stream may still be writing them.
  * embed, bias, rope, append and basis give the CPU's bits, rope where sines agree to f32.
  * Errors: DEVICE_LOST, NO_MEMORY (a launch failed). */
 #ifndef KERNELS_CUDA_CUDA_OPS_H

@@ -1,6 +1,7 @@
 /* A copy that widens: eight elements a thread where rows allow it, so that every access is 16 bytes. */
 #include "kernels/cuda/cuda_check.h"
 #include "kernels/cuda/cuda_elem.h"
+#include "kernels/cuda/cuda_launch.h"
 #include "kernels/cuda/cuda_ops.h"
 
 namespace {
@@ -10,6 +11,7 @@ constexpr int kThreads = 128;
 template <typename W>
 __global__ void __launch_bounds__(kThreads) embed_wide(const kern_embed_args a)
 {
+    cuda_after_previous();
     const int c = (blockIdx.x * kThreads + threadIdx.x) * 8;
     if (c >= a.width) {
         return;
@@ -23,6 +25,7 @@ __global__ void __launch_bounds__(kThreads) embed_wide(const kern_embed_args a)
 template <typename W>
 __global__ void __launch_bounds__(kThreads) embed_any(const kern_embed_args a)
 {
+    cuda_after_previous();
     const int c = blockIdx.x * kThreads + threadIdx.x;
     if (c < a.width) {
         const int64_t t = blockIdx.y;
@@ -43,9 +46,9 @@ void embed(cudaStream_t stream, kern_embed_args a)
     while (a.n_tokens > 0) {
         const int n = a.n_tokens < kMaxRows ? a.n_tokens : kMaxRows;
         if (wide) {
-            embed_wide<W><<<dim3(n_ctas, n), kThreads, 0, stream>>>(a);
+            cuda_launch(embed_wide<W>, dim3(n_ctas, n), kThreads, stream, a);
         } else {
-            embed_any<W><<<dim3(n_ctas, n), kThreads, 0, stream>>>(a);
+            cuda_launch(embed_any<W>, dim3(n_ctas, n), kThreads, stream, a);
         }
         a.ids += n;
         a.y += (int64_t)n * a.width;

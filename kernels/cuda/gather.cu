@@ -1,6 +1,7 @@
 /* A copy of rows, 16 bytes a thread where rows allow it.  Which rows travels in the launch's parameters, so the
  * caller's list is free again at once. */
 #include "kernels/cuda/cuda_check.h"
+#include "kernels/cuda/cuda_launch.h"
 #include "kernels/cuda/cuda_ops.h"
 
 namespace {
@@ -17,6 +18,7 @@ template <typename V>
 __global__ void __launch_bounds__(kThreads)
     gather_kernel(const V *x, V *y, int width, const row_list list)
 {
+    cuda_after_previous();
     const int c = blockIdx.x * kThreads + threadIdx.x;
     if (c < width) {
         y[(int64_t)blockIdx.y * width + c] = x[(int64_t)list.rows[blockIdx.y] * width + c];
@@ -35,9 +37,9 @@ void gather(cudaStream_t stream, const kern_gather_args &a)
         for (int i = 0; i < n; i++) {
             list.rows[i] = a.rows[done + i];
         }
-        gather_kernel<V><<<dim3(n_ctas, n), kThreads, 0, stream>>>(
-            reinterpret_cast<const V *>(a.x), reinterpret_cast<V *>(a.y + (int64_t)done * a.width),
-            width, list);
+        cuda_launch(gather_kernel<V>, dim3(n_ctas, n), kThreads, stream,
+                    reinterpret_cast<const V *>(a.x),
+                    reinterpret_cast<V *>(a.y + (int64_t)done * a.width), width, list);
     }
 }
 

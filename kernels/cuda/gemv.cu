@@ -5,6 +5,7 @@
 #include "kernels/cuda/cuda_check.h"
 #include "kernels/cuda/cuda_elem.h"
 #include "kernels/cuda/cuda_gemm.h"
+#include "kernels/cuda/cuda_launch.h"
 
 namespace {
 
@@ -26,9 +27,9 @@ __device__ __forceinline__ raw8<W> load_once(const W *p)
 #pragma unroll
     for (size_t i = 0; i < sizeof raw / sizeof raw.part[0]; i++) {
         uint4 v;
-        asm("ld.global.nc.L1::no_allocate.v4.u32 {%0, %1, %2, %3}, [%4];"
-            : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w)
-            : "l"(reinterpret_cast<const uint4 *>(p) + i));
+        asm volatile("ld.global.nc.L1::no_allocate.v4.u32 {%0, %1, %2, %3}, [%4];"
+                     : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w)
+                     : "l"(reinterpret_cast<const uint4 *>(p) + i));
         raw.part[i] = v;
     }
     return raw;
@@ -85,8 +86,8 @@ __global__ void __launch_bounds__(kThreads) gemv_kernel(const kern_gemm_args a, 
         x[m] = a.x + (int64_t)(m < a.m ? m : a.m - 1) * a.x_stride;
     }
     const int step = n_parts * 32 * kWide;
-    for (int k = (warp % n_parts * 32 + lane) * kWide; k < a.k; k += kAhead * step) {
-        raw8<W> raw[kAhead][kRows];
+    raw8<W> raw[kAhead][kRows];
+    const auto load = [&](int k) {
 #pragma unroll
         for (int i = 0; i < kAhead; i++) {
 #pragma unroll
@@ -96,6 +97,11 @@ __global__ void __launch_bounds__(kThreads) gemv_kernel(const kern_gemm_args a, 
                 }
             }
         }
+    };
+    int k = (warp % n_parts * 32 + lane) * kWide;
+    load(k);
+    cuda_after_previous(); /* nobody writes w; x and y are touched from here on */
+    while (k < a.k) {
 #pragma unroll
         for (int i = 0; i < kAhead; i++) {
             if (k + i * step >= a.k) {
@@ -119,6 +125,8 @@ __global__ void __launch_bounds__(kThreads) gemv_kernel(const kern_gemm_args a, 
                 }
             }
         }
+        k += kAhead * step;
+        load(k);
     }
 #pragma unroll
     for (int m = 0; m < kM; m++) {
@@ -155,7 +163,7 @@ void gemv(cudaStream_t stream, const kern_gemm_args &a)
     }
     const int per_cta = kWarps / n_parts;
     const unsigned n_ctas = (n_groups + per_cta - 1) / per_cta;
-    gemv_kernel<W, kM, kRows, kAhead><<<n_ctas, kThreads, 0, stream>>>(a, n_parts);
+    cuda_launch(gemv_kernel<W, kM, kRows, kAhead>, dim3(n_ctas), kThreads, stream, a, n_parts);
 }
 
 template <typename W>

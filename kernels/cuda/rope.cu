@@ -2,6 +2,7 @@
  * registers once.  Products and sums round one by one, as on the CPU, so that both give the same bits wherever
  * their libraries' sines agree to f32. */
 #include "kernels/cuda/cuda_check.h"
+#include "kernels/cuda/cuda_launch.h"
 #include "kernels/cuda/cuda_ops.h"
 #include "kernels/page.h"
 
@@ -16,6 +17,7 @@ __global__ void __launch_bounds__(kThreads) rope_kernel(const kern_rope_args a)
     const int half = a.head_dim / 2;
     const int64_t t = blockIdx.x;
 
+    cuda_after_previous();
     if (threadIdx.x < half) {
         double s;
         double c;
@@ -43,6 +45,6 @@ extern "C" base_status kern_cuda_rope(void *stream, const kern_rope_args *a)
     if (a->n_tokens == 0) {
         return BASE_OK;
     }
-    rope_kernel<<<a->n_tokens, kThreads, 0, static_cast<cudaStream_t>(stream)>>>(*a);
+    cuda_launch(rope_kernel, dim3(a->n_tokens), kThreads, static_cast<cudaStream_t>(stream), *a);
     return CUDA_LAUNCHED("rope");
 }

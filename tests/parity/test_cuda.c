@@ -5,11 +5,12 @@
 
 static void rmsnorm_agrees(void **state)
 {
-    static const int32_t shapes[][2] = {{1, 1}, {3, 255}, {5, 256}, {7, 4096}, {2, 8191}};
+    static const int32_t shapes[][2] = {{1, 1},    {3, 255},   {5, 256},  {7, 4096},
+                                        {2, 8192}, {3, 16384}, {2, 8191}, {1, 20000}};
     static const base_dtype dtypes[] = {BASE_F32, BASE_F16, BASE_BF16};
     kern_ctx *ctx = parity_ctx(1);
     (void)state;
-    for (size_t i = 0; i < 5 * 3; i++) {
+    for (size_t i = 0; i < 8 * 3; i++) {
         const int32_t rows = shapes[i / 3][0];
         const int32_t cols = shapes[i / 3][1];
         const base_dtype t = dtypes[i % 3];
