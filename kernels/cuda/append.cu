@@ -21,14 +21,15 @@ template <int D>
 __device__ void copy_carries(const kern_append_args &a, int head_side, int thread, int n_threads)
 {
     constexpr int kSide = KERN_BLOCK_TOKENS * D;
-    for (int i = thread * kElems; i < kSide; i += n_threads * kElems) {
-        const int64_t at = (int64_t)head_side * kSide + i;
-        for (int o = 0; o < a.n_opens; o++) {
-            const kern_open *open = &a.opens[o];
-            if (i / D < open->n_carry && open->carry != nullptr) {
-                *reinterpret_cast<uint4 *>(open->rows + at) =
-                    *reinterpret_cast<const uint4 *>(open->carry + at);
-            }
+    for (int o = 0; o < a.n_opens; o++) {
+        const kern_open open = a.opens[o];
+        if (open.carry == nullptr) {
+            continue;
+        }
+        for (int i = thread * kElems; i < open.n_carry * D; i += n_threads * kElems) {
+            const int64_t at = (int64_t)head_side * kSide + i;
+            *reinterpret_cast<uint4 *>(open.rows + at) =
+                *reinterpret_cast<const uint4 *>(open.carry + at);
         }
     }
 }

@@ -103,16 +103,18 @@ static void bias_adds_every_dtype_exactly(void **state)
 /* Both libraries' sines are right to about an f64 ulp, so almost every one rounds to the same f32. */
 static void rope_agrees_at_every_position(void **state)
 {
-    enum { TOKENS = 9, HEADS = 3 };
+    enum { TOKENS = 18, HEADS = 3 };
     static const int32_t dims[] = {2, 64, 128, 256};
-    static const int64_t positions[TOKENS] = {0,       1,       127,     131071,   800001,
-                                              1000003, 9999991, 1 << 30, INT32_MAX};
+    static const int64_t positions[TOKENS] = {
+        0,   1,   127, 131071, 800001, 1000003, 9999991, 1 << 30, INT32_MAX,
+        128, 255, 256, 4095,   65537,  500000,  1000000, 1048575, 2097151};
     kern_ctx *ctx = parity_ctx(1);
     (void)state;
-    for (size_t i = 0; i < 4; i++) {
-        const int32_t dim = dims[i];
+    for (size_t i = 0; i < 4 * 2; i++) {
+        const int32_t dim = dims[i / 2];
+        const int32_t n_tokens = i % 2 == 0 ? TOKENS : TOKENS / 2;
         const int32_t stride = HEADS * dim + 5; /* the gap is not touched */
-        const int64_t n = TOKENS * (int64_t)stride;
+        const int64_t n = n_tokens * (int64_t)stride;
         float freq[KERN_MAX_HEAD_DIM / 2];
         for (int32_t f = 0; f < dim / 2; f++) {
             freq[f] = (float)pow(1e6, -2.0 * f / dim);
@@ -120,7 +122,7 @@ static void rope_agrees_at_every_position(void **state)
         float *x = parity_normals(i, n, 1.0);
         parity_device device = {.n_held = 0};
         void *dx = on_device(x, (size_t)n * sizeof *x);
-        kern_rope_args a = {x, positions, freq, TOKENS, HEADS, dim, stride};
+        kern_rope_args a = {x, positions, freq, n_tokens, HEADS, dim, stride};
         CHECK_STATUS(kern_rope(ctx, &a), BASE_OK);
         a.x = dx;
         a.positions = device_copy(&device, positions, sizeof positions);
