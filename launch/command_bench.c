@@ -128,11 +128,11 @@ static void print_attention(const json_t *root)
         (void)printf("reading memory, %.0f threads: %.1f GB/s\n", real_of(r, "threads"),
                      real_of(r, "gb_per_s"));
     }
-    (void)printf("\n%-14s %7s %9s %10s %10s %10s %7s %8s %9s\n", "cache", "threads", "MB",
+    (void)printf("\n%-31s %7s %9s %10s %10s %10s %7s %8s %9s\n", "cache", "threads", "MB",
                  "median ms", "p10 ms", "p90 ms", "GB/s", "of read", "x bf16");
     json_array_foreach(json_object_get(root, "results"), i, r)
     {
-        (void)printf("%-14s %7.0f %9.1f %10.2f %10.2f %10.2f %7.2f %7.0f%% %9.2f\n",
+        (void)printf("%-31s %7.0f %9.1f %10.2f %10.2f %10.2f %7.2f %7.0f%% %9.2f\n",
                      json_string_value(json_object_get(r, "policy")), real_of(r, "threads"),
                      real_of(r, "bytes") * 1e-6, real_of(r, "median_us") * 1e-3,
                      real_of(r, "p10_us") * 1e-3, real_of(r, "p90_us") * 1e-3,

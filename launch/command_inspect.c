@@ -8,8 +8,9 @@
 #include <stdio.h>
 
 /* What a user weighs against each other before serving. */
-static const char *const shown_policies[] = {"bf16",       "tq:k=8,v=8", "tq:k=4,v=4",
-                                             "tq:k=3,v=3", "tq:k=2,v=2", "block-gtq:k=3,v=3"};
+static const char *const shown_policies[] = {"bf16",         "tq:k=8,v=8",   "tq:k=4,v=4",
+                                             "tq:k=3,v=3",   "tq:k=2,v=2",   "block-gtq:k=3,v=3",
+                                             "kivi:k=4,v=4", "kivi:k=2,v=2", "kivi:k=2,v=2,g=128"};
 
 typedef struct cache_row {
     char policy[KV_MAX_POLICY_TEXT];
@@ -59,10 +60,10 @@ static void print_table(const model *m, const char *hash, const cache_row *rows,
     (void)printf("vocabulary  %d%s\n", c->n_vocab, c->tied_embeddings ? ", tied head" : "");
     (void)printf("context     %" PRId64 " positions, rope theta %g\n\n", c->max_context,
                  c->rope_theta);
-    (void)printf("%-18s %8s %8s %14s %20s\n", "cache", "K bits", "V bits", "bytes a token",
+    (void)printf("%-31s %8s %8s %14s %20s\n", "cache", "K bits", "V bits", "bytes a token",
                  "MB at full context");
     for (size_t i = 0; i < n_rows; i++) {
-        (void)printf("%-18s %8.3f %8.3f %14.0f %20.1f\n", rows[i].policy, rows[i].k_bits,
+        (void)printf("%-31s %8.3f %8.3f %14.0f %20.1f\n", rows[i].policy, rows[i].k_bits,
                      rows[i].v_bits, rows[i].bytes_per_token,
                      (double)rows[i].bytes_at_max_context / 1e6);
     }

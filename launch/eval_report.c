@@ -53,14 +53,14 @@ static int32_t right_of_length(const eval_session *s, const eval_result *r, int3
 
 static void print_head(void)
 {
-    (void)printf("%11s  %-14s  %-26s", "bytes/token", "K, V bits", "policy");
+    (void)printf("%11s  %-14s  %-31s", "bytes/token", "K, V bits", "policy");
 }
 
 static void print_start(const eval_result *r)
 {
     char bits[32];
     (void)snprintf(bits, sizeof bits, "%.3f, %.3f", r->k_bits, r->v_bits);
-    (void)printf("%11.1f  %-14s  %-26s", r->bytes_per_token, bits, r->policy);
+    (void)printf("%11.1f  %-14s  %-31s", r->bytes_per_token, bits, r->policy);
 }
 
 static void print_text(const eval_session *s)

@@ -3,9 +3,8 @@
 static bool reads(const kern_side *side, kern_segment_kind kind)
 {
 #if defined(__x86_64__)
-    if (!__builtin_cpu_supports("avx2") || !__builtin_cpu_supports("fma") ||
-        !__builtin_cpu_supports("f16c")) {
-        return false;
+    if (!__builtin_cpu_supports("avx2") || !__builtin_cpu_supports("fma")) {
+        return false; /* F16C is older than AVX2, and clang cannot ask for it */
     }
     for (int32_t i = 0; i < side->n_segments; i++) {
         const kern_segment *g = &side->segments[i];
