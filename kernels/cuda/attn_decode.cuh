@@ -87,35 +87,46 @@ static __device__ void attn_finish(const attn_job &job, attn_shared<C> &shared, 
     }
     __syncthreads(); /* sums are staged */
 
+    if ((int)threadIdx.x < C::R) {
+        const int row = (int)threadIdx.x;
+        float m = -INFINITY;
+        float l = 0.0f;
+        for (int w = 0; w < n_warps; w++) {
+            m = fmaxf(m, shared.ml[w][row].x);
+        }
+        for (int w = 0; w < n_warps; w++) {
+            const float2 ml = shared.ml[w][row];
+            const float k = ml.x == -INFINITY ? 0.0f : ptx_exp2(ml.x - m);
+            l = fmaf(k, ml.y, l);
+            shared.ml[w][row].x = k;
+        }
+        shared.total[row] = make_float2(m, l);
+    }
+    __syncthreads(); /* weights are here */
+
     const attn_piece &p = shared.piece;
     const bool whole = p.begins && p.ends;
     const int part = (int)blockIdx.x * ATTN_PARTS + (p.begins ? 1 : 0);
     for (int i = (int)threadIdx.x; i < C::R * C::D; i += (int)blockDim.x) {
         const int row = i / C::D;
         const int dim = i % C::D;
-        float m = -INFINITY;
-        for (int w = 0; w < n_warps; w++) {
-            m = fmaxf(m, shared.ml[w][row].x);
-        }
+        const float2 ml = shared.total[row];
         float o = 0.0f;
-        float l = 0.0f;
+#pragma unroll 8
         for (int w = 0; w < n_warps; w++) {
-            const float2 ml = shared.ml[w][row];
-            const float k = ml.x == -INFINITY ? 0.0f : ptx_exp2(ml.x - m);
-            o = fmaf(k, stage[(w * C::R + row) * C::pitch + dim], o);
-            l = fmaf(k, ml.y, l);
+            o = fmaf(shared.ml[w][row].x, stage[(w * C::R + row) * C::pitch + dim], o);
         }
         if (!whole) {
             job.part_o[((int64_t)part * ATTN_MAX_ROWS + row) * C::D + dim] = o;
             if (dim == 0) {
-                job.part_ml[part * ATTN_MAX_ROWS + row] = make_float2(m, l);
+                job.part_ml[part * ATTN_MAX_ROWS + row] = ml;
             }
             continue;
         }
         const int at = p.head.tile * C::R + row;
         if (at < p.head.seq.n_tokens * job.group) {
             attn_write(job, p.head.seq.first_token + at / job.group,
-                       p.head.head * job.group + at % job.group, C::D, dim, o, m, l);
+                       p.head.head * job.group + at % job.group, C::D, dim, o, ml.x, ml.y);
         }
     }
 }
@@ -170,6 +181,8 @@ static __global__ void __launch_bounds__(C::NC == 2 ? 256 : 384, 1)
         if (!shared.piece.is_there) {
             return;
         }
+        loader.begin();
+        const float4 query = attn_query_load<C>(job, shared.piece, warp);
         {
             const int4 *from = (const int4 *)&job.layer.heads[shared.piece.head.head];
             for (int i = (int)threadIdx.x; i < (int)(sizeof(cuda_head) / 16);
@@ -179,9 +192,8 @@ static __global__ void __launch_bounds__(C::NC == 2 ? 256 : 384, 1)
         }
         ptx_copy_may_write(); /* where rows were staged */
         __syncthreads();      /* the format is here */
-        loader.begin();
         loader.fill();
-        attn_query_build<C>(job, &shared);
+        attn_query_build<C>(job, &shared, query);
         if constexpr (C::family == CUDA_TABLE) {
             int first = -1;
             for (int s = 0; s < KERN_MAX_SEGMENTS && first < 0; s++) {

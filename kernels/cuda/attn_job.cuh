@@ -37,8 +37,9 @@ base_status attn_run_coded(void *stream, const attn_job &job, int head_dim, bool
 base_status attn_run_dense(void *stream, const attn_job &job, int head_dim, bool few);
 base_status attn_run_table(void *stream, const attn_job &job, int head_dim, bool few);
 
-/* What it costs to begin a head, as bytes read in that time by one CTA: 1 us. */
-#define ATTN_BEGIN_UNITS (32768u / CUDA_UNIT_BYTES)
+/* What it costs to begin a head, as bytes that a CTA reads in that time: about 6 us of latencies (the queries, the first
+ * page, the sums of the warps) at 25 GB/s. */
+#define ATTN_BEGIN_UNITS (150000u / CUDA_UNIT_BYTES)
 
 struct attn_cost { /* of a sequence, in units */
     uint32_t n_tiles;
@@ -53,7 +54,7 @@ static __device__ __forceinline__ attn_cost attn_cost_of(const attn_job &job,
     attn_cost c;
     c.n_tiles = (uint32_t)(s.n_tokens * job.group + R - 1) / R;
     c.n_pages = (uint32_t)s.n_pages;
-    c.fixed = ATTN_BEGIN_UNITS;
+    c.fixed = ATTN_BEGIN_UNITS + 1; /* the tail is never empty, so that it lies in some share */
     if (s.n_opens > 0) { /* the last is open up to the last query; the others are whole */
         const uint32_t last = (uint32_t)((s.position + s.n_tokens - 1) % KERN_BLOCK_TOKENS) + 1;
         const uint32_t n_rows = (uint32_t)(s.n_opens - 1) * KERN_BLOCK_TOKENS + last;
@@ -68,23 +69,28 @@ static __device__ __forceinline__ uint32_t attn_seq_units(const attn_job &job, a
            ((uint32_t)job.layer.n_kv_heads * c.fixed + c.n_pages * (uint32_t)job.layer.total_units);
 }
 
-/* The line of length total in n equal shares. */
+/* The line of length total in n shares that differ by one at most; share i begins at i total / n. */
 struct attn_shares {
+    uint32_t n;
     uint32_t whole; /* total / n */
-    uint32_t more;  /* total % n: so many shares are one longer */
+    uint32_t more;  /* total % n */
 
-    __device__ attn_shares(uint32_t total, int32_t n)
-        : whole(total / (uint32_t)n), more(total % (uint32_t)n)
+    __device__ attn_shares(uint32_t total, int32_t n_shares)
+        : n((uint32_t)n_shares), whole(total / n), more(total % n)
     {
     }
     __device__ uint32_t begin(uint32_t share) const
     {
-        return share * whole + min(share, more);
+        return share * whole + share * more / n;
     }
+    /* The share that `at`, below total, lies in. */
     __device__ uint32_t owner(uint32_t at) const
     {
-        const uint32_t longer = more * (whole + 1);
-        return at < longer ? at / (whole + 1) : more + (at - longer) / whole;
+        uint32_t share = whole == 0 ? n - 1 : min(at / whole, n - 1);
+        while (begin(share) > at) {
+            share--;
+        }
+        return share;
     }
 };
 

@@ -146,40 +146,46 @@ static __device__ void attn_query_halves(const cuda_side &side, attn_query<C> *q
     }
 }
 
-/* All warps, a row each.  The caller syncs before and after. */
+/* Four dims of a query row; zero past the last row. */
 template <class C>
-static __device__ void attn_query_build(const attn_job &job, attn_shared<C> *shared)
+static __device__ __forceinline__ float4 attn_query_load(const attn_job &job, const attn_piece &p,
+                                                         int row)
 {
-    const attn_piece &p = shared->piece;
-    const cuda_side &side = shared->format.side[0];
+    const int lane = threadIdx.x % 32;
+    const int at = p.head.tile * C::R + row;
+    if (row >= C::R || at >= p.head.seq.n_tokens * job.group || 4 * lane >= C::D) {
+        return make_float4(0.0f, 0.0f, 0.0f, 0.0f);
+    }
+    const int64_t token = p.head.seq.first_token + at / job.group;
+    const int64_t head = (int64_t)p.head.head * job.group + at % job.group;
+    return *(const float4 *)(job.a.q + (token * job.a.n_heads + head) * C::D + 4 * lane);
+}
+
+/* All warps, a row each and then the next; first: the warp's first row, asked for before the format was there.
+ * The caller syncs before and after. */
+template <class C>
+static __device__ void attn_query_build(const attn_job &job, attn_shared<C> *shared, float4 first)
+{
     const int lane = threadIdx.x % 32;
     const float unit = ATTN_LOG2E * job.a.scale;
-    for (int row = (int)threadIdx.x / 32; row < C::R; row += (int)blockDim.x / 32) {
-        const int at = p.head.tile * C::R + row;
-        float q[4] = {0.0f, 0.0f, 0.0f, 0.0f};
-        if (at < p.head.seq.n_tokens * job.group && 4 * lane < C::D) {
-            const int64_t token = p.head.seq.first_token + at / job.group;
-            const int64_t head = (int64_t)p.head.head * job.group + at % job.group;
-            const float4 v =
-                *(const float4 *)(job.a.q + (token * job.a.n_heads + head) * C::D + 4 * lane);
-            q[0] = v.x;
-            q[1] = v.y;
-            q[2] = v.z;
-            q[3] = v.w;
-        }
+    float4 q = first;
+#pragma unroll 1
+    for (int row = (int)threadIdx.x / 32; row < C::R;) {
+        const float v[4] = {q.x, q.y, q.z, q.w};
         if (4 * lane < C::D) { /* plain order: dims 2c, 2c + 1 and 8 on */
             const int b = lane % 4 / 2;
             const int c = lane % 2 * 2;
-            attn_put_split<C::NC>(shared->query.rows, lane / 4, row, c, b,
-                                  attn_split_bf16(q[0], q[1]));
-            attn_put_split<C::NC>(shared->query.rows, lane / 4, row, c + 1, b,
-                                  attn_split_bf16(q[2], q[3]));
+            uint32_t *to = shared->query.rows;
+            attn_put_split<C::NC>(to, lane / 4, row, c, b, attn_split_bf16(v[0], v[1]));
+            attn_put_split<C::NC>(to, lane / 4, row, c + 1, b, attn_split_bf16(v[2], v[3]));
         }
         if constexpr (C::family == CUDA_CODED) {
-            attn_query_codes<C>(side, &shared->query, row, q, unit);
+            attn_query_codes<C>(shared->format.side[0], &shared->query, row, v, unit);
         } else if constexpr (C::family == CUDA_TABLE) {
-            attn_query_halves<C>(side, &shared->query, row, q, unit);
+            attn_query_halves<C>(shared->format.side[0], &shared->query, row, v, unit);
         }
+        row += (int)blockDim.x / 32;
+        q = attn_query_load<C>(job, shared->piece, row);
     }
 }
 

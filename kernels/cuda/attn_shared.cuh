@@ -29,9 +29,12 @@ struct attn_kind {
 /* Query rows as right-hand factors: [D / 16][32 lanes]. */
 template <class C>
 struct attn_query {
-    uint32_t codes[C::blocks * 32 * C::NC];    /* int8: {high, low}; of the table kernel: unused */
-    uint32_t rows[C::blocks * 32 * 2 * C::NC]; /* bf16: {high 0, high 1, low 0, low 1} */
-    uint32_t halves[C::family == CUDA_TABLE ? C::blocks * 32 * 2 * C::NC : 1]; /* fp16, the same */
+    alignas(16)
+        uint32_t codes[C::blocks * 32 * C::NC]; /* int8: {high, low}; of the table kernel: unused */
+    alignas(
+        16) uint32_t rows[C::blocks * 32 * 2 * C::NC]; /* bf16: {high 0, high 1, low 0, low 1} */
+    alignas(16) uint32_t
+        halves[C::family == CUDA_TABLE ? C::blocks * 32 * 2 * C::NC : 1]; /* fp16, the same */
     float unit[ATTN_MAX_ROWS];        /* base-2 logit = unit * what codes or halves give */
     float inverse_top[ATTN_MAX_ROWS]; /* of the table kernel: halves are of q * inverse_top */
     int32_t half_sum[KERN_MAX_SEGMENTS]
@@ -53,9 +56,10 @@ struct attn_piece { /* of a head, for one CTA */
 template <class C>
 struct attn_shared {
     attn_query<C> query;
-    cuda_head format;
+    alignas(16) cuda_head format;
     attn_piece piece;
-    float2 ml[16][ATTN_MAX_ROWS]; /* of each warp; then their weights */
+    float2 ml[16][ATTN_MAX_ROWS]; /* of each warp; then x is its weight */
+    float2 total[ATTN_MAX_ROWS];  /* maximum and sum of the CTA */
 };
 
 /* The position of a query row of the piece; rows past the last are like the last. */

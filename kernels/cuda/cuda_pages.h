@@ -53,10 +53,12 @@ typedef struct kern_cuda_attn_work {
  * by the kernels only, so a graph replays with new ones; n_seqs, n_tokens and max_seq_tokens are fixed in it.
  * A sequence with n_tokens 0 is passed over.
  *
- * Numerics.  Codebook segments of 2, 3 and 4 bits whose centroids are int8 levels (for 4 bits: half-integers)
- *            times a scale: queries in 15 bits (up to 4 query rows a KV head) or 16, weights in 16 bits relative to
- *            the largest of a page, sums exact: |o - ref| <= 2e-4 |o| in norm.  All others, and bf16 rows: queries
- *            and weights as two 16-bit floats, centroids rounded to fp16, f32 sums: the same bound. */
+ * Numerics.  Against fp64 on the dequantised values, in the norm of o, for keys of like lengths and logits of a few
+ *            units; it grows with scale |q| |K_j|, and lse is off by at most 2e-5 of that more than op_attn.h says.
+ *            2e-4: all segments of 2, 3 and 4 bits, centroids int8 levels (4 bits: and a half) times a scale.  Queries in
+ *                  15 bits (up to 4 query rows a KV head) or 16, weights in 16 relative to a page's largest, sums exact.
+ *            5e-5: bf16 pages.  Queries and weights as two bf16 each, f32 sums; so are open rows everywhere.
+ *            6e-4: all other pages: the same with fp16, centroids rounded to fp16. */
 BASE_MUST_CHECK base_status kern_cuda_attn(void *stream, const kern_cuda_attn_work *work,
                                            const kern_attn_args *args);
 

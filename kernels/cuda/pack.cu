@@ -243,13 +243,18 @@ extern "C" base_status kern_cuda_pack(void *stream, const kern_cuda_formats *for
 {
     const unsigned n_ctas = (unsigned)a->n_packs * 2u * (unsigned)a->n_kv_heads;
     const auto s = static_cast<cudaStream_t>(stream);
+    const auto kernel = formats->head_dim == 64 ? pack_kernel<64> : pack_kernel<128>;
     if (n_ctas == 0) {
         return BASE_OK;
     }
-    if (formats->head_dim == 64) {
-        pack_kernel<64><<<n_ctas, kRows, 0, s>>>(*a, formats->layer);
-    } else {
-        pack_kernel<128><<<n_ctas, kRows, 0, s>>>(*a, formats->layer);
+    /* As many CTAs an SM as shared memory holds: their phases overlap. */
+    base_status st =
+        cuda_to_status(cudaFuncSetAttribute(kernel, cudaFuncAttributePreferredSharedMemoryCarveout,
+                                            cudaSharedmemCarveoutMaxShared),
+                       "pack");
+    if (st != BASE_OK) {
+        return st;
     }
+    kernel<<<n_ctas, kRows, 0, s>>>(*a, formats->layer);
     return CUDA_LAUNCHED("pack");
 }
