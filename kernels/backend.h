@@ -30,11 +30,19 @@ typedef struct kern_far {
     base_status (*wait)(void *ctx);
 } kern_far;
 
+/* Behind replay.h. */
+typedef struct kern_recorder {
+    base_status (*replay)(kern_ctx *ctx, const kern_replay_key *key, bool *done_out);
+    base_status (*begin)(kern_ctx *ctx);
+    base_status (*end)(kern_ctx *ctx, const kern_replay_key *key, base_status st);
+} kern_recorder;
+
 struct kern_ctx {
     const kern_backend *backend; /* chosen once, when the engine starts */
     void *state;                 /* the backend's: streams, scratch */
     base_alloc mem;
     const kern_far *far; /* NULL: ops work on the host's memory, and mem serves memory.h */
+    const kern_recorder *recorder; /* NULL: ops run as they are called */
 };
 
 /* Each backend defines one function per op, found here by name. */

@@ -20,6 +20,7 @@
 #include "kernels/op_rmsnorm.h"
 #include "kernels/op_rope.h"
 #include "kernels/op_swiglu.h"
+#include "kernels/replay.h"
 
 #include <stdint.h>
 

@@ -2,8 +2,6 @@
  *
  *   y[i, :] = x[rows[i], :]     x [n_x_rows, C] f32; rows [n_rows] in any order, repeats allowed; y [n_rows, C]
  *
- *   rows is memory that the CPU reads, whatever the backend, and may be reused once the call returned.
- *
  * Aliasing.  None.  Limits: n_rows >= 0; n_x_rows, C >= 1; 0 <= rows[i] < n_x_rows.  Numerics: exact.
  * Errors.    BAD_INPUT (a row, named; nothing written), DEVICE_LOST. */
 #ifndef KERNELS_OP_GATHER_H

@@ -7,6 +7,7 @@
 #include "kernels/cuda/cuda_ops.h"
 #include "kernels/cuda/cuda_pages.h"
 #include "kernels/cuda/cuda_prefill.h"
+#include "kernels/cuda/cuda_replay.h"
 #include "kernels/device.h"
 
 #define DECODE_TOKENS 8 /* a sequence with more queries is prefill */
@@ -16,6 +17,7 @@ typedef struct cuda_state {
     cudaStream_t stream;
     cuda_memory memory;
     kern_far far;
+    cuda_replay replay;
     cuda_gemm *gemm;
     void *decode_workspace; /* device memory, like the next */
     void *prefill_memory;
@@ -202,6 +204,17 @@ static base_status cuda_embed(kern_ctx *ctx, const kern_embed_args *args)
     return f.st != BASE_OK ? f.st : kern_cuda_embed(state->stream, &a);
 }
 
+static base_status cuda_gather(kern_ctx *ctx, const kern_gather_args *args)
+{
+    const cuda_state *state = ctx->state;
+    finder f = find_for(ctx, "gather");
+    kern_gather_args a = *args;
+    AT(x, a.n_x_rows);
+    AT(rows, a.n_rows);
+    AT(y, a.n_rows);
+    return f.st != BASE_OK ? f.st : kern_cuda_gather(state->stream, &a);
+}
+
 static base_status cuda_gemm_op(kern_ctx *ctx, const kern_gemm_args *args)
 {
     const cuda_state *state = ctx->state;
@@ -270,6 +283,28 @@ static base_status cuda_swiglu(kern_ctx *ctx, const kern_swiglu_args *args)
     return f.st != BASE_OK ? f.st : kern_cuda_swiglu(state->stream, &a);
 }
 
+/* ---- recording ---- */
+
+static base_status record_replay(kern_ctx *ctx, const kern_replay_key *key, bool *done_out)
+{
+    cuda_state *state = ctx->state;
+    return cuda_replay_run(&state->replay, key, done_out);
+}
+
+static base_status record_begin(kern_ctx *ctx)
+{
+    cuda_state *state = ctx->state;
+    return cuda_replay_begin(&state->replay);
+}
+
+static base_status record_end(kern_ctx *ctx, const kern_replay_key *key, base_status st)
+{
+    cuda_state *state = ctx->state;
+    return cuda_replay_end(&state->replay, key, st);
+}
+
+static const kern_recorder recorder = {record_replay, record_begin, record_end};
+
 /* ---- the context ---- */
 
 static void cuda_destroy(kern_ctx *ctx)
@@ -280,6 +315,7 @@ static void cuda_destroy(kern_ctx *ctx)
         if (state->stream != NULL) {
             (void)cudaStreamSynchronize(state->stream);
         }
+        cuda_replay_clear(&state->replay);
         cuda_gemm_destroy(state->gemm);
         if (ctx->far != NULL) {
             cuda_memory_reset(&state->memory);
@@ -299,6 +335,7 @@ static const kern_backend cuda_backend = {
     .basis = cuda_basis,
     .bias = cuda_bias,
     .embed = cuda_embed,
+    .gather = cuda_gather,
     .gemm = cuda_gemm_op,
     .merge = cuda_merge,
     .pack = cuda_pack,
@@ -346,9 +383,11 @@ base_status kern_ctx_create_cuda(int32_t index, const base_alloc *mem, kern_ctx 
     }
     ctx->state = state;
     BASE_TRY(st, out, open_device(index, state));
-    cuda_memory_init(&state->memory, state->stream, mem);
+    state->replay.stream = state->stream;
+    cuda_memory_init(&state->memory, &state->replay, mem);
     cuda_memory_far(&state->memory, &state->far);
     ctx->far = &state->far;
+    ctx->recorder = &recorder;
     BASE_TRY(st, out, cuda_gemm_create(mem, &state->gemm));
     const int64_t n_bytes = kern_cuda_attn_workspace_bytes();
     state->decode_workspace = state->far.memory.get(state->far.memory.ctx, (size_t)n_bytes);

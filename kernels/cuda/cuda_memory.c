@@ -71,6 +71,7 @@ static void end_range(cuda_memory *m, cuda_range *range)
         kern_cuda_formats_destroy(range->pages[i]);
     }
     m->mem.put(m->mem.ctx, range->pages);
+    cuda_replay_clear(m->replay);
     (void)cudaStreamSynchronize(m->stream); /* ops that were called may still use it */
     (void)cudaFree(range->device);
     if (range->kind == CUDA_RANGE_MIRROR) {
@@ -300,9 +301,9 @@ out:
     return st;
 }
 
-void cuda_memory_init(cuda_memory *m, cudaStream_t stream, const base_alloc *mem)
+void cuda_memory_init(cuda_memory *m, cuda_replay *replay, const base_alloc *mem)
 {
-    *m = (cuda_memory){.stream = stream, .mem = *mem};
+    *m = (cuda_memory){.stream = replay->stream, .replay = replay, .mem = *mem};
 }
 
 void cuda_memory_reset(cuda_memory *m)

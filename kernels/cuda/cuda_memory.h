@@ -11,6 +11,7 @@
 #include "base/status.h"
 #include "kernels/backend.h"
 #include "kernels/cuda/cuda_pages.h"
+#include "kernels/cuda/cuda_replay.h"
 
 #include <cuda_runtime_api.h>
 #include <stddef.h>
@@ -34,6 +35,7 @@ typedef struct cuda_range {
 
 typedef struct cuda_memory {
     cudaStream_t stream;
+    cuda_replay *replay; /* forgets what it recorded when a range ends */
     base_alloc mem;
     cuda_range *ranges;
     int32_t n_ranges;
@@ -41,7 +43,8 @@ typedef struct cuda_memory {
     int64_t n_bytes; /* taken on the device */
 } cuda_memory;
 
-void cuda_memory_init(cuda_memory *m, cudaStream_t stream, const base_alloc *mem);
+/* replay is borrowed; its stream is the memory's. */
+void cuda_memory_init(cuda_memory *m, cuda_replay *replay, const base_alloc *mem);
 /* Gives back what is left: the caller's mirrors and memory must be gone by then. */
 void cuda_memory_reset(cuda_memory *m);
 

@@ -1,9 +1,7 @@
-/* kernels/cuda/cuda_ops.h - the ops that have a CUDA kernel so far.
+/* kernels/cuda/cuda_ops.h - the kernels behind the CUDA backend's table, but for attention, pages and GEMM.
  *
  * The contracts are those of op_*.h, with every pointer in device memory and 16-byte aligned; limits are the
- * front doors' matter.  stream is a cudaStream_t.  They join the backend table (backend.h) when it is
- * complete: an entry of a table is never NULL.
- * gather's rows are the exception that op_gather.h makes: the CPU reads them before the call returns.
+ * front doors' matter.  stream is a cudaStream_t.
  * Ops overlap the end of the kernel before them: weights, bias vectors and formats are read before it has ended, so
  * nothing on the stream may still be writing them.
  * embed, bias, rope, append and basis give the CPU's bits, rope where sines agree to f32.

@@ -38,7 +38,6 @@ static void embed_copies_every_dtype_exactly(void **state)
     kern_ctx_destroy(ctx);
 }
 
-/* More rows than one launch takes. */
 static void gather_copies_rows_in_any_order(void **state)
 {
     enum { X_ROWS = 37, ROWS = 1100 };
@@ -54,13 +53,15 @@ static void gather_copies_rows_in_any_order(void **state)
         }
         void *dx = on_device(x, (size_t)X_ROWS * (size_t)width * sizeof *x);
         void *dy = on_device(y, (size_t)ROWS * (size_t)width * sizeof *y);
-        const kern_gather_args a = {dx, rows, dy, ROWS, X_ROWS, width};
+        void *drows = on_device(rows, ROWS * sizeof *rows);
+        const kern_gather_args a = {dx, drows, dy, ROWS, X_ROWS, width};
         CHECK_STATUS(kern_cuda_gather(NULL, &a), BASE_OK);
         float *got = from_device(dy, (int64_t)ROWS * width);
         for (int32_t r = 0; r < ROWS; r++) {
             assert_memory_equal(got + (int64_t)r * width, x + (int64_t)rows[r] * width,
                                 (size_t)width * sizeof *x);
         }
+        (void)cudaFree(drows);
         (void)cudaFree(dx);
         free(got);
         free(rows);

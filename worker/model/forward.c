@@ -206,17 +206,15 @@ static base_status head(const forward *f, int32_t n_tokens, int32_t n_samples, f
     BASE_TRY(
         st, out,
         block_norm(f->ctx, c, s->sample, n_samples, c->width, &f->model->final_norm, s->sample));
-    BASE_TRY(st, out,
-             block_gemm(f->ctx, s->sample, n_samples, c->width, &f->model->head, c->n_vocab, false,
-                        logits_out));
-    st =
-        kern_fetch(f->ctx, logits_out, (size_t)n_samples * (size_t)c->n_vocab * sizeof *logits_out);
+    st = block_gemm(f->ctx, s->sample, n_samples, c->width, &f->model->head, c->n_vocab, false,
+                    logits_out);
 out:
     return st;
 }
 
-base_status forward_step(forward *f, kv_shard *shard, const kv_step *step, const int32_t *ids,
-                         const int32_t *sample_rows, int32_t n_samples, float *logits_out)
+/* All ops of a step. */
+static base_status run_ops(const forward *f, const kv_shard *shard, const kv_step *step,
+                           int32_t n_samples, float *logits_out)
 {
     base_status st = BASE_OK;
     const block_step b = {
@@ -231,11 +229,6 @@ base_status forward_step(forward *f, kv_shard *shard, const kv_step *step, const
     };
     const arch *a = arch_of(f->model->config.arch);
 
-    BASE_TRY(st, out, step_check(f, step, sample_rows, n_samples));
-    if (step->n_tokens == 0) {
-        goto out;
-    }
-    BASE_TRY(st, out, take_ids(f, ids, step->n_tokens, sample_rows, n_samples));
     BASE_TRY(st, out, embed(f, step->n_tokens));
     for (int32_t i = 0; i < f->model->config.n_layers; i++) {
         const block_layer layer = {
@@ -246,8 +239,50 @@ base_status forward_step(forward *f, kv_shard *shard, const kv_step *step, const
         };
         BASE_TRY(st, out, a->run_layer(&b, &layer));
     }
-    if (logits_out != NULL && n_samples > 0) {
-        BASE_TRY(st, out, head(f, step->n_tokens, n_samples, logits_out));
+    if (n_samples > 0) {
+        st = head(f, step->n_tokens, n_samples, logits_out);
+    }
+out:
+    return st;
+}
+
+/* A step in which every sequence decodes: its ops' args depend on these numbers alone, and most steps have those
+ * of a step before. */
+static base_status run_again(const forward *f, const kv_shard *shard, const kv_step *step,
+                             int32_t n_samples, float *logits_out)
+{
+    base_status st = BASE_OK;
+    bool done = false;
+    const kern_replay_key key = {
+        .owner = f,
+        .words = {step->n_tokens, step->n_opens, step->n_packs, n_samples,
+                  (int64_t)(intptr_t)step->positions, (int64_t)(intptr_t)logits_out},
+    };
+    BASE_TRY(st, out, kern_replay(f->ctx, &key, &done));
+    if (!done) {
+        BASE_TRY(st, out, kern_record_begin(f->ctx));
+        st = kern_record_end(f->ctx, &key, run_ops(f, shard, step, n_samples, logits_out));
+    }
+out:
+    return st;
+}
+
+base_status forward_step(forward *f, kv_shard *shard, const kv_step *step, const int32_t *ids,
+                         const int32_t *sample_rows, int32_t n_samples, float *logits_out)
+{
+    base_status st = BASE_OK;
+    const int32_t n_logits = logits_out == NULL ? 0 : n_samples;
+    const bool decodes = step->n_tokens == step->n_seqs && f->observer == NULL;
+
+    BASE_TRY(st, out, step_check(f, step, sample_rows, n_samples));
+    if (step->n_tokens == 0) {
+        goto out;
+    }
+    BASE_TRY(st, out, take_ids(f, ids, step->n_tokens, sample_rows, n_samples));
+    BASE_TRY(st, out, (decodes ? run_again : run_ops)(f, shard, step, n_logits, logits_out));
+    if (n_logits > 0) {
+        st = kern_fetch(f->ctx, logits_out,
+                        (size_t)n_logits * (size_t)f->model->config.n_vocab * sizeof *logits_out);
     }
 out:
     return st;
