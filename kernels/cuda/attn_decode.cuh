@@ -27,16 +27,16 @@ struct attn_layout {
         const int stage = n_warps * C::R * C::pitch * 4;
         ring = 0;
         halves = slots * slot_bytes > stage ? slots * slot_bytes : stage;
-        barriers = halves + (n_halves * 2 + 15) / 16 * 16;
+        barriers = halves + (n_halves * 4 + 15) / 16 * 16;
         items = barriers + slots * 8;
         shared = (items + slots * (int)sizeof(attn_item) + 15) / 16 * 16;
         n_bytes = shared + (int)sizeof(attn_shared<C>);
     }
 };
 
-/* One warp: the part of the head that lies in [begin, end) of the line. */
+/* One warp: the part of the head that lies in [begin, end) of the line; returns whether there is one. */
 template <class C>
-static __device__ void attn_cut(const attn_job &job, const attn_head &head, uint32_t begin,
+static __device__ bool attn_cut(const attn_job &job, const attn_head &head, uint32_t begin,
                                 uint32_t end, attn_piece *piece)
 {
     const int first = head.first_item(begin);
@@ -53,6 +53,7 @@ static __device__ void attn_cut(const attn_job &job, const attn_head &head, uint
         piece->first_position = attn_row_position<C>(job, *piece, 0);
         piece->last_position = attn_row_position<C>(job, *piece, C::R - 1);
     }
+    return first < last;
 }
 
 /* Adds the warps' sums and writes them.  The ring is empty, and is written over. */
@@ -139,7 +140,7 @@ static __global__ void __launch_bounds__(C::NC == 2 ? 256 : 384, 1)
     const int warp = (int)threadIdx.x / 32;
     const attn_layout<C> layout((int)blockDim.x / 32, job.slot_bytes, job.n_halves);
     attn_shared<C> &shared = *(attn_shared<C> *)(memory + layout.shared);
-    uint16_t *halves = (uint16_t *)(memory + layout.halves);
+    uint32_t *halves = (uint32_t *)(memory + layout.halves);
     attn_loader<C> loader(job, shared, memory + layout.ring + warp * C::slots * job.slot_bytes,
                           (uint64_t *)(memory + layout.barriers) + warp * C::slots,
                           (attn_item *)(memory + layout.items) + warp * C::slots);
@@ -165,14 +166,13 @@ static __global__ void __launch_bounds__(C::NC == 2 ? 256 : 384, 1)
             }
             __syncwarp();
             while (begin < end && head.at < end) {
-                attn_cut<C>(job, head, begin, end, &shared.piece);
-                __syncwarp();
+                const bool is_there = attn_cut<C>(job, head, begin, end, &shared.piece);
                 if (head.at + head.length() < end) {
                     attn_next<C::D, C::R>(job, &head);
                 } else {
                     end = begin;
                 }
-                if (shared.piece.is_there) {
+                if (is_there) {
                     break;
                 }
             }
@@ -243,7 +243,7 @@ static __global__ void __launch_bounds__(C::NC == 2 ? 256 : 384, 1)
         }
         attn_finish<C>(job, shared, (float *)(memory + layout.ring), state);
         if constexpr (C::family == CUDA_TABLE) {
-            halves = (uint16_t *)(memory + layout.halves);
+            halves = (uint32_t *)(memory + layout.halves);
         }
         __syncthreads(); /* everyone is done with the piece */
     }

@@ -1,4 +1,4 @@
-/* kernels/cuda/attn_table.cuh - pages of any widths: centroids from a table of fp16 in shared memory, bf16 segments as
+/* kernels/cuda/attn_table.cuh - pages of any widths: centroids from a table in shared memory, bf16 segments as
  * they are, products of 16-bit floats.  The general way, not the fast one. */
 #ifndef KERNELS_CUDA_ATTN_TABLE_CUH
 #define KERNELS_CUDA_ATTN_TABLE_CUH
@@ -63,13 +63,24 @@ static __device__ __forceinline__ uint2 table_codes(const uint8_t *tile, int n_p
     return make_uint2(low.x | high.x << 4, low.y | high.y << 4);
 }
 
-/* The fragment of a pair: columns (4c, 4c + 1), (4c + 2, 4c + 3) of lane c as the two halves of 16. */
-static __device__ __forceinline__ uint4 table_fragment(const uint16_t *table, uint2 codes)
+/* d += (a pair's centroids) factor; the fragment's columns (4c, 4c + 1), (4c + 2, 4c + 3) of lane c as the two halves of
+ * 16.  A centroid is two fp16; the product of the two low parts is left out. */
+template <int NC>
+static __device__ __forceinline__ void table_multiply(float (&d)[4], const uint32_t *table,
+                                                      uint2 codes, const attn_factor<NC> &b)
 {
-    auto two = [&](uint32_t c) {
-        return (uint32_t)table[c & 255u] | (uint32_t)table[c >> 8 & 255u] << 16;
-    };
-    return make_uint4(two(codes.x), two(codes.y), two(codes.x >> 16), two(codes.y >> 16));
+    uint32_t high[4];
+    uint32_t low[4];
+#pragma unroll
+    for (int i = 0; i < 4; i++) {
+        const uint32_t c = (i % 2 == 0 ? codes.x : codes.y) >> (i / 2 * 16);
+        const uint32_t first = table[c & 255u];
+        const uint32_t second = table[c >> 8 & 255u];
+        high[i] = ptx_prmt(first, second, 0x5410);
+        low[i] = ptx_prmt(first, second, 0x7632);
+    }
+    attn_multiply<NC, true>(d, make_uint4(high[0], high[1], high[2], high[3]), b);
+    ptx_mma_fp16(d, make_uint4(low[0], low[1], low[2], low[3]), b.word[0], b.word[1]);
 }
 
 /* Weights, p [r][j] of token 8r + g, as a factor in the order of V's pairs. */
@@ -100,7 +111,7 @@ static __device__ __forceinline__ attn_factor<NC> table_weights(const float (&p)
 }
 
 template <class C>
-static __device__ void table_keys(const attn_shared<C> &shared, const uint16_t *halves,
+static __device__ void table_keys(const attn_shared<C> &shared, const uint32_t *halves,
                                   const uint8_t *side, const cuda_segment &g,
                                   const float (&inverse_top)[C::NC], float (&x)[8][2][C::NC])
 {
@@ -121,7 +132,7 @@ static __device__ void table_keys(const attn_shared<C> &shared, const uint16_t *
             const fragment_tile t = fragment_tile_at(0, g.n_dims, g.bits, u / 4 * n_steps + s / 2);
             const int pair = t.n_pairs == 8 ? u % 4 * 2 + s % 2 : u % 4;
             const uint2 codes = table_codes(side + g.codes_at + t.offset, t.n_pairs, g.bits, pair);
-            attn_multiply<C::NC, true>(d, table_fragment(halves + g.halves, codes), q);
+            table_multiply<C::NC>(d, halves + g.halves, codes, q);
         }
 #pragma unroll
         for (int r = 0; r < 2; r++) {
@@ -138,7 +149,7 @@ static __device__ void table_keys(const attn_shared<C> &shared, const uint16_t *
 }
 
 template <class C>
-static __device__ void table_values(const uint16_t *halves, const uint8_t *side,
+static __device__ void table_values(const uint32_t *halves, const uint8_t *side,
                                     const cuda_segment &g, const float (&p)[8][2][C::NC],
                                     const bool (&sees)[C::NC], const float (&factor)[C::NC],
                                     attn_state<C> &state)
@@ -187,7 +198,7 @@ static __device__ void table_values(const uint16_t *halves, const uint8_t *side,
             } else {
                 const uint8_t *tile = side + g.codes_at + (b - first) * 256 * g.bits;
                 const uint2 codes = table_codes(tile, 8, g.bits, s);
-                attn_multiply<C::NC, true>(d, table_fragment(halves + g.halves, codes), w[s]);
+                table_multiply<C::NC>(d, halves + g.halves, codes, w[s]);
             }
         }
 #pragma unroll
@@ -203,7 +214,7 @@ static __device__ void table_values(const uint16_t *halves, const uint8_t *side,
 
 /* halves: of the piece's head, in shared memory. */
 template <class C>
-static __device__ void table_page(const attn_shared<C> &shared, const uint16_t *halves,
+static __device__ void table_page(const attn_shared<C> &shared, const uint32_t *halves,
                                   attn_loader<C> &loader, attn_state<C> &state,
                                   const bool (&sees)[C::NC])
 {

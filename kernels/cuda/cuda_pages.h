@@ -57,8 +57,8 @@ typedef struct kern_cuda_attn_work {
  *            units; it grows with scale |q| |K_j|, and lse is off by at most 2e-5 of that more than op_attn.h says.
  *            2e-4: all segments of 2, 3 and 4 bits, centroids int8 levels (4 bits: and a half) times a scale.  Queries in
  *                  15 bits (up to 4 query rows a KV head) or 16, weights in 16 relative to a page's largest, sums exact.
- *            5e-5: bf16 pages.  Queries and weights as two bf16 each, f32 sums; so are open rows everywhere.
- *            6e-4: all other pages: the same with fp16, centroids rounded to fp16. */
+ *            5e-5: all other pages.  Queries, weights and centroids as two 16-bit floats each (bf16 values as they are),
+ *                  f32 sums; so are open rows everywhere. */
 BASE_MUST_CHECK base_status kern_cuda_attn(void *stream, const kern_cuda_attn_work *work,
                                            const kern_attn_args *args);
 

@@ -18,7 +18,7 @@ struct builder { /* the device block, on the host */
     cuda_head *heads;
     int32_t *units;
     float *floats;
-    uint16_t *halves;
+    uint32_t *halves;
     int32_t n_floats;
     int32_t n_halves;
 };
@@ -106,8 +106,10 @@ void build_halves(builder *b, const kern_side *from, cuda_side *to)
         }
         to->segments[i].halves = b->n_halves;
         for (int k = 0; k < 1 << from->segments[i].bits; k++) {
-            b->halves[b->n_halves++] =
-                base_f16_from_f32(from->segments[i].centroids[k] / to->segments[i].scale);
+            const float x = from->segments[i].centroids[k] / to->segments[i].scale;
+            const uint16_t high = base_f16_from_f32(x);
+            const uint16_t low = base_f16_from_f32(x - base_f32_from_f16(high));
+            b->halves[b->n_halves++] = high | (uint32_t)low << 16;
         }
     }
 }
@@ -246,7 +248,7 @@ extern "C" base_status kern_cuda_formats_create(const kern_head_format *formats,
     const size_t heads_bytes = n * sizeof(cuda_head);
     const size_t floats_at = heads_bytes + (n * 4 + 4 + 15) / 16 * 16;
     const size_t halves_at = floats_at + n_books * 2 * kMaxBook * sizeof(float);
-    const size_t n_bytes = halves_at + n_books * kMaxBook * sizeof(uint16_t);
+    const size_t n_bytes = halves_at + n_books * kMaxBook * sizeof(uint32_t);
     kern_cuda_formats *p = nullptr;
     uint8_t *host = nullptr;
 
@@ -271,7 +273,7 @@ extern "C" base_status kern_cuda_formats_create(const kern_head_format *formats,
     builder b = {reinterpret_cast<cuda_head *>(host),
                  reinterpret_cast<int32_t *>(host + heads_bytes),
                  reinterpret_cast<float *>(host + floats_at),
-                 reinterpret_cast<uint16_t *>(host + halves_at),
+                 reinterpret_cast<uint32_t *>(host + halves_at),
                  0,
                  0};
     build(p, formats, &b);
@@ -298,7 +300,7 @@ extern "C" base_status kern_cuda_formats_create(const kern_head_format *formats,
     p->layer.heads = reinterpret_cast<const cuda_head *>(device_block);
     p->layer.units = reinterpret_cast<const int32_t *>(device_block + heads_bytes);
     p->layer.floats = reinterpret_cast<const float *>(device_block + floats_at);
-    p->layer.halves = reinterpret_cast<const uint16_t *>(device_block + halves_at);
+    p->layer.halves = reinterpret_cast<const uint32_t *>(device_block + halves_at);
     *formats_out = p;
     return BASE_OK;
 }

@@ -18,7 +18,7 @@ typedef struct cuda_segment {
     float scale;      /* a value is norm * scale * level (or * half, as the table has it) */
     uint32_t low;     /* int8 levels 0..3 (4 bits: magnitudes, value m + 1/2), a byte each */
     uint32_t high;    /* levels 4..7 */
-    int32_t halves;   /* into halves: [2^bits] fp16, centroid / scale; -1 for bf16 */
+    int32_t halves;   /* into halves: [2^bits], centroid / scale; -1 for bf16 */
     int32_t book;     /* into floats: [2^bits] centroids, [2^bits - 1] thresholds; -1 for bf16 */
 } cuda_segment;
 
@@ -54,7 +54,7 @@ typedef struct cuda_layer {
     const cuda_head *heads; /* [n_kv_heads] */
     const int32_t *units;   /* [n_kv_heads + 1]: CUDA_UNIT_BYTES in the head pages before head h */
     const float *floats;
-    const uint16_t *halves;
+    const uint32_t *halves; /* a number as two fp16: rounded (low half), and what that leaves */
     int32_t n_kv_heads;
     int32_t total_units; /* units[n_kv_heads] */
 } cuda_layer;

@@ -333,9 +333,7 @@ static inline void cw_check(const cw_world *w, const float *out)
             }
         }
     }
-    const double limit = w->lent_formats->family == CUDA_CODED   ? 2e-4
-                         : w->lent_formats->family == CUDA_DENSE ? 5e-5
-                                                                 : 6e-4;
+    const double limit = w->lent_formats->family == CUDA_CODED ? 2e-4 : 5e-5;
     if (!(sqrt(error) <= limit * sqrt(norm))) {
         fail_msg("error %.3g of the norm of o, family %d", sqrt(error / norm),
                  (int)w->lent_formats->family);
