@@ -1,10 +1,13 @@
-/* kernels/cuda/cuda_gemm.h - op_gemm.h on a GPU: what it needs beside its arguments, and its two ways.
+/* kernels/cuda/cuda_gemm.h - op_gemm.h on a GPU: what it needs beside its arguments, and its ways.
  *
  * Up to CUDA_GEMV_ROWS rows of x, which is decode: a kernel that reads w once at the speed of memory and multiplies x
  * as f32.  Its error is what op_gemm.h allows.
- * More rows: cuBLASLt.  Weights of 16 bits: x is rounded to the weights' type first, as is usual for prefill, and
- * sums are f32: |y - fp64| <= (2^-8 for bf16, 2^-11 for f16) * |x||w| of the row, in practice a hundredth of it; for
- * f16, x beyond 65504 becomes 65504.  f32: nothing is rounded, and op_gemm.h's error holds.
+ * More rows: cuBLASLt with f32 sums.  Weights of 16 bits, up to CUDA_SPLIT_ROWS rows: x is the sum of two numbers of
+ * the weights' type, multiplied side by side, so that w is still read once; op_gemm.h's error holds, and a row of
+ * a decode batch has the same result as alone, but for the order of sums.
+ * Yet more rows of these: x is rounded to the weights' type, as is usual for prefill: |y - fp64| <=
+ * (2^-8 for bf16, 2^-11 for f16) * |x||w| of the row, in practice a hundredth of it.  f16: x beyond 65504 becomes 65504.
+ * f32 weights: nothing is rounded, and op_gemm.h's error holds.
  * Shapes that 16-byte accesses do not fit (k not a multiple of 8), and shapes cuBLASLt refuses: a plain kernel.
  *
  * Arguments as in cuda_ops.h.  One cuda_gemm serves one stream at a time: calls share its scratch. */
@@ -19,11 +22,12 @@
 extern "C" {
 #endif
 
-#define CUDA_GEMV_ROWS 4 /* measured: cuBLASLt wins above */
+#define CUDA_GEMV_ROWS  4 /* measured: cuBLASLt wins above */
+#define CUDA_SPLIT_ROWS 256
 
 typedef struct cuda_gemm cuda_gemm;
 
-/* Takes 96 MiB of the current device: rounded rows of x, and cuBLASLt's workspace.  mem outlives the result.
+/* Takes 96 MiB of the current device: rows in 16 bits, their sums, and cuBLASLt's workspace.  mem outlives the result.
  * Errors: NO_MEMORY, DEVICE_LOST. */
 BASE_MUST_CHECK base_status cuda_gemm_create(const base_alloc *mem, cuda_gemm **gemm_out);
 void cuda_gemm_destroy(cuda_gemm *gemm); /* NULL is allowed; nothing of it may be under way */
@@ -33,7 +37,7 @@ void cuda_gemm_destroy(cuda_gemm *gemm); /* NULL is allowed; nothing of it may b
 BASE_MUST_CHECK base_status kern_cuda_gemm(cuda_gemm *gemm, void *stream,
                                            const kern_gemm_args *args);
 
-/* Its three ways, each for any m >= 1 that its line allows. */
+/* Its ways, each for any m >= 1 that its line allows. */
 BASE_MUST_CHECK base_status
 cuda_gemv(void *stream, const kern_gemm_args *args); /* m <= CUDA_GEMV_ROWS, k % 8 = 0 */
 BASE_MUST_CHECK base_status cuda_gemm_blas(cuda_gemm *gemm, void *stream,

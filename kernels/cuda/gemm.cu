@@ -5,7 +5,7 @@
 #include "kernels/cuda/cuda_gemm.h"
 
 #include "kernels/cuda/cuda_check.h"
-#include "kernels/cuda/cuda_elem.h"
+#include "kernels/cuda/gemm_rows.h"
 
 #include <cublasLt.h>
 
@@ -13,8 +13,8 @@ namespace {
 
 constexpr int64_t kScratchBytes = 64ll << 20;   /* a chunk of 2048 rows of 16384 */
 constexpr int64_t kWorkspaceBytes = 32ll << 20; /* what cuBLAS itself takes on Hopper */
+constexpr int64_t kAlign = 256;                 /* of what lies in the scratch */
 constexpr int kMaxPlans = 64;                   /* seven weights a layer, times a few batch sizes */
-constexpr int kThreads = 256;
 
 struct plan_key {
     int32_t m, n, k, x_stride, y_stride;
@@ -124,82 +124,6 @@ base_status plan_make(cublasLtHandle_t handle, const plan_key &key, gemm_plan *p
     return blas_to_status(st, "plan of a product");
 }
 
-__device__ __nv_bfloat16 rounded(float x, __nv_bfloat16)
-{
-    return __float2bfloat16_rn(x);
-}
-
-__device__ __half rounded(float x, __half)
-{
-    return cuda_f16_nearest(x);
-}
-
-/* out [rows, k] close together; k a multiple of 8. */
-template <typename W>
-__global__ void __launch_bounds__(kThreads)
-    round_kernel(const float *x, int64_t x_stride, int k, int64_t n_wide, W *out)
-{
-    const int64_t step = (int64_t)gridDim.x * kThreads;
-    for (int64_t i = (int64_t)blockIdx.x * kThreads + threadIdx.x; i < n_wide; i += step) {
-        const int64_t row = i * 8 / k;
-        const int64_t c = i * 8 - row * k;
-        float in[8];
-        if (x_stride % 4 == 0) {
-            cuda_load8(x + row * x_stride + c, in);
-        } else {
-#pragma unroll
-            for (int e = 0; e < 8; e++) {
-                in[e] = x[row * x_stride + c + e];
-            }
-        }
-        W w[8];
-#pragma unroll
-        for (int e = 0; e < 8; e++) {
-            w[e] = rounded(in[e], W());
-        }
-        uint4 raw;
-        memcpy(&raw, w, sizeof raw);
-        reinterpret_cast<uint4 *>(out)[i] = raw;
-    }
-}
-
-void round_rows(cudaStream_t stream, const kern_gemm_args &a, void *out)
-{
-    const int64_t n_wide = (int64_t)a.m * a.k / 8;
-    const int64_t n_ctas = (n_wide + kThreads - 1) / kThreads;
-    const unsigned grid = n_ctas < 4096 ? n_ctas : 4096;
-    if (a.dtype == BASE_BF16) {
-        round_kernel<<<grid, kThreads, 0, stream>>>(a.x, a.x_stride, a.k, n_wide,
-                                                    static_cast<__nv_bfloat16 *>(out));
-    } else {
-        round_kernel<<<grid, kThreads, 0, stream>>>(a.x, a.x_stride, a.k, n_wide,
-                                                    static_cast<__half *>(out));
-    }
-}
-
-template <typename W>
-__global__ void __launch_bounds__(kThreads) add_bias_kernel(const kern_gemm_args a)
-{
-    const int n = blockIdx.x * kThreads + threadIdx.x;
-    if (n >= a.n) {
-        return;
-    }
-    const float bias = cuda_f32(static_cast<const W *>(a.bias)[n]);
-    for (int64_t m = blockIdx.y; m < a.m; m += gridDim.y) {
-        a.y[m * a.y_stride + n] += bias;
-    }
-}
-
-void add_bias(cudaStream_t stream, const kern_gemm_args &a)
-{
-    const dim3 grid((a.n + kThreads - 1) / kThreads, a.m < 1024 ? a.m : 1024);
-    switch (a.dtype) {
-    case BASE_F32: add_bias_kernel<float><<<grid, kThreads, 0, stream>>>(a); break;
-    case BASE_F16: add_bias_kernel<__half><<<grid, kThreads, 0, stream>>>(a); break;
-    case BASE_BF16: add_bias_kernel<__nv_bfloat16><<<grid, kThreads, 0, stream>>>(a); break;
-    }
-}
-
 /* The largest power of two up to 256 that divides every address. */
 int32_t common_align(const void *a, const void *b, const void *c)
 {
@@ -282,47 +206,78 @@ static base_status plan_find(cuda_gemm *gemm, const plan_key &key, const gemm_pl
     return BASE_OK;
 }
 
-/* Rows that fit the scratch at once. */
-static base_status multiply(cuda_gemm *gemm, cudaStream_t stream, const kern_gemm_args *a)
+/* y = (y +) x w^T of one plan; *done_out false: cuBLASLt has no way. */
+static base_status multiply(cuda_gemm *gemm, cudaStream_t stream, const plan_key &key,
+                            const void *w, const void *x, float *y, bool accumulate, bool *done_out)
 {
-    const void *x = a->dtype == BASE_F32 ? static_cast<const void *>(a->x) : gemm->scratch;
-    const plan_key key = {
-        a->m, a->n, a->k, a->x_stride, a->y_stride, a->dtype, common_align(a->w, x, a->y)};
     const float one = 1.0f;
-    const float old = a->accumulate ? 1.0f : 0.0f;
+    const float old = accumulate ? 1.0f : 0.0f;
     const gemm_plan *plan = nullptr;
 
-    base_status st = plan_find(gemm, key, &plan);
+    const base_status st = plan_find(gemm, key, &plan);
     if (st != BASE_OK) {
         return st;
     }
+    *done_out = plan->possible;
     if (!plan->possible) {
+        return BASE_OK;
+    }
+    return blas_to_status(cublasLtMatmul(gemm->handle, plan->product, &one, w, plan->w, x, plan->x,
+                                         &old, y, plan->y, y, plan->y, &plan->algo, gemm->workspace,
+                                         kWorkspaceBytes, stream),
+                          "product");
+}
+
+/* Rows that fit the scratch at once: in 16 bits, and with `split` twice that and their sums. */
+static base_status multiply_rows(cuda_gemm *gemm, cudaStream_t stream, const kern_gemm_args *a,
+                                 bool split)
+{
+    const bool small = a->dtype != BASE_F32;
+    const int32_t m = split ? 2 * a->m : a->m;
+    const void *x = small ? gemm->scratch : static_cast<const void *>(a->x);
+    const int64_t x_bytes = ((int64_t)m * a->k * 2 + kAlign - 1) / kAlign * kAlign;
+    float *y =
+        split ? reinterpret_cast<float *>(static_cast<uint8_t *>(gemm->scratch) + x_bytes) : a->y;
+    const plan_key key = {
+        m, a->n, a->k, a->x_stride, split ? a->n : a->y_stride, a->dtype, common_align(a->w, x, y)};
+    bool done = false;
+
+    if (small) {
+        gemm_rows_round(stream, *a, split, gemm->scratch);
+    }
+    const base_status st = multiply(gemm, stream, key, a->w, x, y, a->accumulate && !split, &done);
+    if (st != BASE_OK) {
+        return st;
+    }
+    if (!done) {
         return cuda_gemm_plain(stream, a);
     }
-    if (a->dtype != BASE_F32) {
-        round_rows(stream, *a, gemm->scratch);
+    if (split) {
+        gemm_rows_join(stream, *a, y);
+    } else if (a->bias != nullptr) {
+        gemm_rows_add_bias(stream, *a);
     }
-    st = blas_to_status(cublasLtMatmul(gemm->handle, plan->product, &one, a->w, plan->w, x, plan->x,
-                                       &old, a->y, plan->y, a->y, plan->y, &plan->algo,
-                                       gemm->workspace, kWorkspaceBytes, stream),
-                        "product");
-    if (st == BASE_OK && a->bias != nullptr) {
-        add_bias(stream, *a);
-    }
-    return st == BASE_OK ? CUDA_LAUNCHED("gemm") : st;
+    return CUDA_LAUNCHED("gemm");
 }
 
 extern "C" base_status cuda_gemm_blas(cuda_gemm *gemm, void *stream, const kern_gemm_args *args)
 {
-    const int64_t most = args->dtype == BASE_F32 ? args->m : kScratchBytes / 2 / args->k;
+    const bool small = args->dtype != BASE_F32;
+    const bool split = small && args->m <= CUDA_SPLIT_ROWS;
+    const int64_t row_bytes =
+        split ? 2 * (2 * (int64_t)args->k + 4 * (int64_t)args->n) : 2 * (int64_t)args->k;
+    const int64_t most = small ? (kScratchBytes - kAlign) / row_bytes : args->m;
     kern_gemm_args a = *args;
     base_status st = BASE_OK;
 
+    if (most < 1) {
+        return cuda_gemm_plain(stream, args);
+    }
     for (int64_t done = 0; done < args->m && st == BASE_OK; done += a.m) {
         a.m = static_cast<int32_t>(args->m - done < most ? args->m - done : most);
         a.x = args->x + done * a.x_stride;
         a.y = args->y + done * a.y_stride;
-        st = multiply(gemm, static_cast<cudaStream_t>(stream), &a);
+        st = multiply_rows(gemm, static_cast<cudaStream_t>(stream), &a, split);
     }
     return st;
 }

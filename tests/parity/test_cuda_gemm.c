@@ -4,8 +4,9 @@
 
 static void products_agree_with_fp64(void **state)
 {
-    static const int32_t shapes[][3] = {{5, 65, 40},   {8, 67, 256},  {9, 257, 104},  {17, 8, 2056},
-                                        {64, 96, 512}, {257, 31, 40}, {130, 128, 128}};
+    static const int32_t shapes[][3] = {{5, 65, 40},   {8, 67, 256},  {9, 257, 104},
+                                        {17, 8, 2056}, {64, 96, 512}, {130, 128, 128},
+                                        {256, 31, 40}, {257, 31, 40}, {300, 65, 136}};
     cuda_gemm *gemm = gemm_case_state();
     (void)state;
     for (size_t s = 0; s < sizeof shapes / sizeof shapes[0]; s++) {
@@ -26,10 +27,19 @@ static void shapes_beyond_the_cache_are_planned_again(void **state)
     cuda_gemm_destroy(gemm);
 }
 
+/* The sums of 150000 columns fill the scratch before the rows end. */
+static void rows_beyond_the_scratch_take_turns(void **state)
+{
+    cuda_gemm *gemm = gemm_case_state();
+    (void)state;
+    gemm_case_check(gemm, &(gemm_case){70, 150000, 8, 0, 0, BASE_BF16, true, false});
+    cuda_gemm_destroy(gemm);
+}
+
 /* Beyond the largest half: the nearest one, not infinity. */
 static void f16_rows_out_of_range_become_the_largest_half(void **state)
 {
-    enum { M = 9, N = 8, K = 8 };
+    enum { M = 257, N = 8, K = 8 };
     cuda_gemm *gemm = gemm_case_state();
     float x[M * K] = {0};
     uint16_t w[N * K] = {0};
@@ -80,6 +90,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(products_agree_with_fp64),
         cmocka_unit_test(shapes_beyond_the_cache_are_planned_again),
+        cmocka_unit_test(rows_beyond_the_scratch_take_turns),
         cmocka_unit_test(f16_rows_out_of_range_become_the_largest_half),
         cmocka_unit_test(a_failed_allocation_is_reported_and_leaves_nothing),
     };

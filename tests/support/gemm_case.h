@@ -20,7 +20,7 @@ static inline void gemm_case_check(cuda_gemm *gemm, const gemm_case *c)
     const int64_t x_elems = (int64_t)c->m * x_stride;
     const int64_t y_elems = (int64_t)c->m * y_stride;
     const int64_t w_elems = (int64_t)c->n * c->k;
-    const bool rounds = c->m > CUDA_GEMV_ROWS && c->k % 8 == 0 && c->dtype != BASE_F32;
+    const bool rounds = c->m > CUDA_SPLIT_ROWS && c->k % 8 == 0 && c->dtype != BASE_F32;
     float *x = parity_normals(1, x_elems, 1.0);
     float *w32 = parity_normals(2, w_elems, 1.0);
     float *b32 = parity_normals(3, c->n, 1.0);
