@@ -3,7 +3,7 @@
 
 #include "base/half.h"
 #include "kernels/cuda/cuda_check.h"
-#include "kernels/cuda/fragment_order.h"
+#include "kernels/cuda/fragment.h"
 
 #include <cuda_runtime_api.h>
 #include <math.h>
@@ -193,18 +193,6 @@ int32_t common_bits(const kern_head_format *formats, int32_t n, int side)
     return bits;
 }
 
-bool fits(const kern_head_format *f)
-{
-    bool ok = f->offset % 16 == 0;
-    for (int s = 0; s < 2; s++) {
-        const kern_side *side = s == 0 ? &f->k : &f->v;
-        for (int i = 0; i < side->n_segments; i++) {
-            ok = ok && side->segments[i].n_dims % FRAGMENT_SQUARE == 0;
-        }
-    }
-    return ok;
-}
-
 void build(kern_cuda_formats *p, const kern_head_format *formats, builder *b)
 {
     const int32_t n = p->layer.n_kv_heads;
@@ -253,7 +241,7 @@ extern "C" base_status kern_cuda_formats_create(const kern_head_format *formats,
     uint8_t *host = nullptr;
 
     for (int32_t h = 0; h < n_kv_heads; h++) {
-        if (!fits(&formats[h])) {
+        if (!kern_fragment_fits(&formats[h])) {
             return BASE_FAIL(BASE_BAD_INPUT,
                              "cuda: head %d has a segment that is no multiple of 16 dims, or "
                              "starts at %lld",

@@ -11,10 +11,17 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 /* Whether the GPU can hold heads of this format. */
 bool kern_fragment_fits(const kern_head_format *format);
 
 void kern_fragment_from_plain(const kern_head_format *format, const uint8_t *from, uint8_t *to);
 void kern_fragment_to_plain(const kern_head_format *format, const uint8_t *from, uint8_t *to);
 
+#ifdef __cplusplus
+}
+#endif
 #endif /* KERNELS_CUDA_FRAGMENT_H */
