@@ -37,8 +37,6 @@ extern "C" base_status kern_cuda_attn(void *stream, const kern_cuda_attn_work *w
     job.layer = f->layer;
     job.part_o = static_cast<float *>(work->workspace);
     job.part_ml = reinterpret_cast<float2 *>(job.part_o + kParts * kMaxDim);
-    job.window_blocks = work->window_blocks;
-    job.sink_blocks = work->sink_blocks;
     job.n_ctas = f->n_sms < kMaxCtas ? f->n_sms : kMaxCtas;
     job.group = args->n_heads / args->n_kv_heads;
     job.slot_bytes = slot_bytes(f);

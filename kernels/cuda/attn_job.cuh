@@ -22,8 +22,6 @@ struct attn_job {
     cuda_layer layer;
     float *part_o; /* [n_ctas][ATTN_PARTS][ATTN_MAX_ROWS][D], sums over V relative to the maximum */
     float2 *part_ml; /* [n_ctas][ATTN_PARTS][ATTN_MAX_ROWS]: maximum and sum, base 2 */
-    int32_t window_blocks;
-    int32_t sink_blocks;
     int32_t n_ctas;
     int32_t group;
     int32_t slot_bytes; /* of the ring */
@@ -213,8 +211,8 @@ static __device__ void attn_next(const attn_job &job, attn_head *h)
 static __device__ __forceinline__ bool attn_sees_page(const attn_job &job, int64_t position,
                                                       int32_t block)
 {
-    return block >= job.sink_blocks &&
-           position / KERN_BLOCK_TOKENS > (int64_t)block + job.window_blocks;
+    return block >= job.a.sink_blocks &&
+           position / KERN_BLOCK_TOKENS > (int64_t)block + job.a.window_blocks;
 }
 
 /* Rows of an open that the query at `position` sees. */
@@ -225,7 +223,7 @@ static __device__ __forceinline__ int attn_rows_seen(const attn_job &job, int64_
     if (block == own) {
         return (int)(position % KERN_BLOCK_TOKENS) + 1;
     }
-    return block < own && (own - block <= job.window_blocks || block < job.sink_blocks)
+    return block < own && (own - block <= job.a.window_blocks || block < job.a.sink_blocks)
                ? KERN_BLOCK_TOKENS
                : 0;
 }

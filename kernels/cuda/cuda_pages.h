@@ -43,9 +43,6 @@ typedef struct kern_cuda_attn_work {
     void *workspace; /* device, kern_cuda_attn_workspace_bytes */
     int32_t
         max_seq_tokens; /* no sequence of the step has more queries; 1..8 is what this is made for */
-    int32_t
-        window_blocks; /* blocks before a query's own that it sees as rows of opens, not as pages */
-    int32_t sink_blocks; /* first blocks of a sequence that it sees so */
 } kern_cuda_attn_work;
 
 /* op_attn.h, one launch for all sequences and KV heads and one that merges the parts: every pointer of args, and

@@ -28,10 +28,8 @@ typedef struct cuda_prefill_work {
     const kern_attn_seq
         *seqs; /* [n_seqs], host memory: whom to serve; rows of others are left alone */
     int32_t n_seqs;
-    int32_t n_blocks;      /* of the window, 1..CUDA_PREFILL_BLOCKS */
-    int32_t window_blocks; /* whole blocks before a query's own that it sees as rows of opens */
-    int32_t sink_blocks;   /* first blocks of a sequence that it sees so */
-    void *workspace;       /* device, cuda_prefill_workspace_bytes, 1024-byte aligned */
+    int32_t n_blocks; /* of the window, 1..CUDA_PREFILL_BLOCKS */
+    void *workspace;  /* device, cuda_prefill_workspace_bytes, 1024-byte aligned */
 } cuda_prefill_work;
 
 int64_t cuda_prefill_workspace_bytes(int32_t n_kv_heads, int32_t head_dim, int32_t n_blocks);

@@ -243,8 +243,8 @@ extern "C" base_status kern_cuda_formats_create(const kern_head_format *formats,
     for (int32_t h = 0; h < n_kv_heads; h++) {
         if (!kern_fragment_fits(&formats[h])) {
             return BASE_FAIL(BASE_BAD_INPUT,
-                             "cuda: head %d has a segment that is no multiple of 16 dims, or "
-                             "starts at %lld",
+                             "cuda: head %d has affine segments (kivi: use --device cpu), or one "
+                             "that is no multiple of 16 dims, or starts at %lld",
                              h, (long long)formats[h].offset);
         }
     }

@@ -5,8 +5,6 @@
 
 #include <string.h>
 
-#define BF16_BITS 16
-
 /* Bit k of code n of a pair: its number among the bits of the lane's words, 32 a word. */
 static int32_t bit_at(int32_t bits, int32_t n_pairs, int32_t pair, int32_t n, int32_t k)
 {
@@ -113,7 +111,7 @@ static void side_permute(const kern_side *side, int32_t number, bool from_plain,
         const kern_segment *g = &side->segments[i];
         const uint8_t *a = from + g->codes_offset;
         uint8_t *b = to + g->codes_offset;
-        if (g->bits == BF16_BITS) {
+        if (g->kind == KERN_PLAIN) {
             for (int32_t j = 0; j < KERN_BLOCK_TOKENS * g->n_dims; j++) {
                 const int32_t at =
                     fragment_plain_at(number, g->n_dims, j / g->n_dims, j % g->n_dims);
@@ -152,12 +150,17 @@ void kern_fragment_to_plain(const kern_head_format *format, const uint8_t *from,
     page_permute(format, false, from, to);
 }
 
-bool kern_fragment_fits(const kern_head_format *format)
+static bool side_fits(const kern_side *side)
 {
-    bool fits = format->offset % 16 == 0;
-    for (int32_t i = 0; i < KERN_MAX_SEGMENTS; i++) {
-        fits = fits && (i >= format->k.n_segments || format->k.segments[i].n_dims % 16 == 0) &&
-               (i >= format->v.n_segments || format->v.segments[i].n_dims % 16 == 0);
+    bool fits = true;
+    for (int32_t i = 0; i < side->n_segments; i++) {
+        fits = fits && !kern_segment_is_affine(&side->segments[i]) &&
+               side->segments[i].n_dims % 16 == 0;
     }
     return fits;
+}
+
+bool kern_fragment_fits(const kern_head_format *format)
+{
+    return format->offset % 16 == 0 && side_fits(&format->k) && side_fits(&format->v);
 }

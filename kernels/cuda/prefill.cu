@@ -457,8 +457,8 @@ extern "C" base_status cuda_prefill(void *stream, const cuda_prefill_work *work,
     base_status st = BASE_OK;
     cuda_window w = {};
 
-    w.window_blocks = work->window_blocks;
-    w.sink_blocks = work->sink_blocks;
+    w.window_blocks = args->window_blocks;
+    w.sink_blocks = args->sink_blocks;
     w.n_slots = work->n_blocks;
     w.images = static_cast<__half *>(work->workspace);
     w.broken = static_cast<uint8_t *>(work->workspace) +

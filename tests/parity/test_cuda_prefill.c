@@ -90,6 +90,8 @@ static float *prefill(const attn_world *w, const prefill_case *c)
     a.o = out;
     a.lse = a.o + rows * w->head_dim;
     a.seqs = NULL;
+    a.window_blocks = c->window_blocks;
+    a.sink_blocks = c->sink_blocks;
     a.page_list = device_copy(&device, call->list, sizeof call->list);
     a.opens = device_copy(&device, call->opens, sizeof call->opens);
     a.formats = device_formats(&device, w->formats, w->n_kv_heads);
@@ -97,8 +99,6 @@ static float *prefill(const attn_world *w, const prefill_case *c)
     const cuda_prefill_work work = {.seqs = call->seqs,
                                     .n_seqs = w->n_seqs,
                                     .n_blocks = c->n_blocks,
-                                    .window_blocks = c->window_blocks,
-                                    .sink_blocks = c->sink_blocks,
                                     .workspace = device_copy(&device, scratch, (size_t)n_bytes)};
     CHECK_STATUS(cuda_prefill(NULL, &work, &a), BASE_OK);
     float *got = from_device(out, rows * (w->head_dim + 1));

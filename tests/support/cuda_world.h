@@ -230,9 +230,9 @@ static inline float *cw_run(const cw_world *w)
     const int64_t n_rows = (int64_t)w->n_tokens * w->n_heads;
     const int64_t n = n_rows * (w->spec.head_dim + 1);
     kern_attn_args args = w->args;
-    kern_cuda_attn_work work = {.formats = w->lent_formats,
-                                .window_blocks = w->spec.window_blocks,
-                                .sink_blocks = w->spec.sink_blocks};
+    kern_cuda_attn_work work = {.formats = w->lent_formats};
+    args.window_blocks = w->spec.window_blocks;
+    args.sink_blocks = w->spec.sink_blocks;
     for (int32_t i = 0; i < w->spec.n_seqs; i++) {
         work.max_seq_tokens =
             w->spec.n_tokens[i] > work.max_seq_tokens ? w->spec.n_tokens[i] : work.max_seq_tokens;

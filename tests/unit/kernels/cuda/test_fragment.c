@@ -151,6 +151,18 @@ static void a_segment_of_8_dims_does_not_fit(void **state)
     assert_false(kern_fragment_fits(&fx.format));
 }
 
+static void affine_segments_do_not_fit(void **state)
+{
+    (void)state;
+    const int32_t affine[] = {PAGE_AFFINE(4, 32)};
+    const int32_t codes[] = {4};
+    page_fixture fx;
+    page_fixture_init(&fx, 64, 1, affine, codes, false, 1);
+    assert_false(kern_fragment_fits(&fx.format));
+    page_fixture_init(&fx, 64, 1, codes, affine, false, 1);
+    assert_false(kern_fragment_fits(&fx.format));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -159,6 +171,7 @@ int main(void)
         cmocka_unit_test(one_bit_stays_one_bit),
         cmocka_unit_test(three_bit_codes_lie_where_the_kernel_looks),
         cmocka_unit_test(a_segment_of_8_dims_does_not_fit),
+        cmocka_unit_test(affine_segments_do_not_fit),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
