@@ -21,8 +21,8 @@
  * Limits.     D 64 or 128; H = G * Hkv, G 1..16; pages of a sequence ascending by block; every token
  *             belongs to exactly one sequence; W and S 0..KERN_MAX_ROW_BLOCKS.
  * Numerics.   f32 accumulation.  Against fp64 attention on the dequantised values: |o - ref| <= 2e-4 *
- *             max|V| + 1e-6, |lse - ref| <= 1e-4 + 1e-6 |ref|.  Up to 16 query rows over pages of codes
- *             round queries and weights to 16 bits and sum exactly: x_j may be off by 2e-5 * scale |q||K_j|,
+ *             max|V| + 1e-6, |lse - ref| <= 1e-4 + 1e-6 |ref|.  Up to 16 query rows over codes of 1..4 bits
+ *             round queries and weights to 16 bits and sum integers: x_j may be off by 2e-5 * scale |q||K_j|,
  *             over affine pages also by 2e-4 * scale times the largest |q_d| * (2^bits - 1) * scale_d: there one
  *             channel that is far larger than all others (no rotation spreads it) sets the step for all.
  *             NaN in a page or row reaches only the queries that see it.

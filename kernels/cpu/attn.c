@@ -95,44 +95,52 @@ static bool all_finite(const float *x, int64_t n)
 }
 
 /* Finds the fast path of either side for tiles of few rows, if there is one. */
-static void plan_few(const kern_head_format *f, int32_t n_rows, cpu_attn_scratch *w)
+static void plan_few(const kern_head_format *f, int32_t n_rows, cpu_isa isa, cpu_attn_scratch *w)
 {
     w->few_k.usable = false;
     w->few_v.usable = false;
     w->few_affine_k = false;
     w->few_affine_v = false;
     if (n_rows <= CPU_FEW_ROWS) {
-        cpu_few_plan(&f->k, f->head_page_bytes, &w->few_k);
-        cpu_few_plan(&f->v, f->head_page_bytes, &w->few_v);
-        w->few_affine_k = cpu_few_affine_reads_k(&f->k);
-        w->few_affine_v = cpu_few_affine_reads_v(&f->v);
+        cpu_few_plan(&f->k, f->head_page_bytes, isa, &w->few_k);
+        cpu_few_plan(&f->v, f->head_page_bytes, isa, &w->few_v);
+        w->few_affine_k = isa >= CPU_ISA_AVX2 && cpu_few_affine_reads_k(&f->k);
+        w->few_affine_v = isa >= CPU_ISA_AVX2 && cpu_few_affine_reads_v(&f->v);
     }
 }
 
-/* K of a page against n rows; false: there is no fast path. */
+/* K of a page against n rows; false: there is no fast path.  ahead: what is read next. */
 static bool dot_few(const cpu_attn_scratch *w, const kern_head_format *f, const uint8_t *bytes,
-                    const float *q, float *s, int32_t n)
+                    cpu_few_bytes ahead, const float *q, float *s, int32_t n)
 {
     if (w->few_affine_k) {
         return cpu_few_affine_dot(&f->k, f->head_dim, bytes, q, s, n);
     }
-    return w->few_k.usable && cpu_few_dot(&f->k, &w->few_k, f->head_dim, bytes, q, s, n);
+    return w->few_k.usable && cpu_few_dot(&f->k, &w->few_k, f->head_dim, bytes, ahead, q, s, n);
 }
 
 static bool mix_few(const cpu_attn_scratch *w, const kern_head_format *f, const uint8_t *bytes,
-                    const float *p, float *o, int32_t n)
+                    cpu_few_bytes ahead, const float *p, float *o, int32_t n)
 {
     if (w->few_affine_v) {
         return cpu_few_affine_mix(&f->v, f->head_dim, bytes, p, o, n);
     }
-    return w->few_v.usable && cpu_few_mix(&f->v, &w->few_v, f->head_dim, bytes, p, o, n);
+    return w->few_v.usable && cpu_few_mix(&f->v, &w->few_v, f->head_dim, bytes, ahead, p, o, n);
 }
 
+/* The head page of the i-th entry of the page list. */
+static const uint8_t *page_bytes(const kern_attn_args *a, const cpu_attn_task *t, int32_t i)
+{
+    return a->pages + (int64_t)a->page_list[i].page * a->page_stride +
+           a->formats[t->kv_head].offset;
+}
+
+/* Rows [row, n_rows) see the i-th entry of the page list. */
 static void attend_page(const kern_attn_args *a, const cpu_attn_task *t, cpu_attn_scratch *w,
-                        int32_t page, int32_t row, int32_t n_rows)
+                        int32_t i, int32_t row, int32_t n_rows)
 {
     const kern_head_format *f = &a->formats[t->kv_head];
-    const uint8_t *bytes = a->pages + (int64_t)page * a->page_stride + f->offset;
+    const uint8_t *bytes = page_bytes(a, t, i);
     const int32_t dim = a->head_dim;
     const attn_mask mask = {.n_keys = KERN_BLOCK_TOKENS};
 
@@ -142,12 +150,15 @@ static void attend_page(const kern_attn_args *a, const cpu_attn_task *t, cpu_att
     float *s = w->s + row * KERN_BLOCK_TOKENS;
     float *o = w->o + (int64_t)row * dim;
 
-    if (!few || !dot_few(w, f, bytes, q, s, n)) {
+    const cpu_few_bytes v_bytes = cpu_few_bytes_of(&w->few_v, bytes);
+    if (!few || !dot_few(w, f, bytes, v_bytes, q, s, n)) {
         cpu_side_decode(&f->k, dim, bytes, f->head_page_bytes, w->kv);
         cpu_rows_dot(q, w->kv, s, n, KERN_BLOCK_TOKENS, dim);
     }
     softmax_rows(w, row, n_rows, dim, &mask);
-    if (!few || !mix_few(w, f, bytes, s, o, n)) {
+    const int32_t next = i + 1 < t->page_end ? i + 1 : i;
+    const cpu_few_bytes k_bytes = cpu_few_bytes_of(&w->few_k, page_bytes(a, t, next));
+    if (!few || !mix_few(w, f, bytes, k_bytes, s, o, n)) {
         cpu_side_decode(&f->v, dim, bytes, f->head_page_bytes, w->kv);
         cpu_rows_mix(s, w->kv, o, n, KERN_BLOCK_TOKENS, dim);
     }
@@ -250,12 +261,12 @@ static void run_task(void *arg, int32_t task, int32_t thread)
     const int32_t n_rows = t->n_tokens * group;
 
     load_queries(a, t, w);
-    plan_few(&a->formats[t->kv_head], n_rows, w);
+    plan_few(&a->formats[t->kv_head], n_rows, wave->state->isa, w);
     for (int32_t i = t->page_begin; i < t->page_end; i++) {
         const int64_t from =
             (int64_t)kern_attn_page_from(a, a->page_list[i].block) * KERN_BLOCK_TOKENS;
         const int32_t token = from > first ? (int32_t)(from - first) : 0;
-        attend_page(a, t, w, a->page_list[i].page, token * group, n_rows);
+        attend_page(a, t, w, i, token * group, n_rows);
     }
     for (int32_t i = 0; i < seq->n_opens && t->with_opens; i++) {
         const kern_open *open = &a->opens[seq->first_open + i];

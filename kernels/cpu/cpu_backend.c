@@ -36,6 +36,7 @@ base_status kern_ctx_create_cpu(int32_t n_threads, const base_alloc *mem, kern_c
         goto out;
     }
     ctx->state = state;
+    state->isa = cpu_isa_of_machine();
     state->scratch_base = mem->get(mem->ctx, (size_t)n_threads * sizeof(cpu_scratch) + line);
     if (state->scratch_base == NULL) {
         st = BASE_FAIL(BASE_NO_MEMORY, "scratch of %d threads, %zu bytes each", n_threads,

@@ -1,20 +1,16 @@
 #include "kernels/cpu/cpu_few.h"
 
 #include "base/half.h"
+#include "kernels/cpu/cpu_few_path.h"
 
 #include <math.h>
 #include <string.h>
 
-#if defined(__x86_64__)
-
-#include "kernels/cpu/cpu_few_avx2.h"
-
 #define MAX_LEVEL 255 /* in halves */
 #define WORD      8   /* bytes of one load of codes */
-#define NORMS_PAD 8   /* a vector of norms may begin at any key */
 
 /* The least number of halves that the outermost centroid can stand for, so that all centroids are whole
- * numbers of halves, all odd or all even. */
+ * numbers of halves, all odd or all even; code 0 has level 0. */
 static bool find_levels(const kern_segment *g, cpu_few_segment *out)
 {
     const int32_t n = 1 << g->bits;
@@ -23,15 +19,18 @@ static bool find_levels(const kern_segment *g, cpu_few_segment *out)
     for (int32_t m = 1; m <= MAX_LEVEL && top > 0.0f; m++) {
         const float scale = top / (float)m;
         int32_t i = 0;
-        out->offset = 256 - m % 2;
         for (; i < n; i++) {
             const float level = g->centroids[i] / scale;
             const int32_t whole = (int32_t)nearbyintf(level);
-            if (!(fabsf(level - (float)whole) <= 1e-6f * (float)m) || (whole - m) % 2 != 0 ||
-                whole + out->offset > 2 * UINT8_MAX + 1) {
+            if (i == 0) {
+                out->bias = -whole;
+            }
+            const int32_t twice = whole + out->bias;
+            if (!(fabsf(level - (float)whole) <= 1e-6f * (float)m) || twice % 2 != 0 || twice < 0 ||
+                twice > 2 * UINT8_MAX) {
                 break;
             }
-            out->levels[i] = (uint8_t)((whole + out->offset) / 2);
+            out->levels[i] = (uint8_t)(twice / 2);
         }
         if (i == n) {
             out->scale = scale;
@@ -41,10 +40,38 @@ static bool find_levels(const kern_segment *g, cpu_few_segment *out)
     return false;
 }
 
-void cpu_few_plan(const kern_side *side, int32_t head_page_bytes, cpu_few_side *plan_out)
+static bool find_halves(const kern_segment *g, cpu_few_segment *out)
+{
+    const int32_t n = g->bits <= 6 ? 1 << (g->bits - 1) : 0; /* wider codes need none */
+    for (int32_t i = 0; i < n; i++) {
+        const uint32_t bits = base_f32_bits(g->centroids[n + i]);
+        if (base_f32_bits(g->centroids[n - 1 - i]) != (bits ^ 0x80000000u)) {
+            return false;
+        }
+        out->halves[0][i] = (uint16_t)bits;
+        out->halves[1][i] = (uint16_t)(bits >> 16);
+    }
+    return true;
+}
+
+static const cpu_few_path *path_of(cpu_isa isa)
+{
+#if defined(__x86_64__)
+    static const cpu_few_path *const paths[CPU_N_ISAS] = {NULL, &cpu_few_avx2, &cpu_few_avx512};
+    return paths[isa];
+#else
+    (void)isa;
+    return NULL;
+#endif
+}
+
+void cpu_few_plan(const kern_side *side, int32_t head_page_bytes, cpu_isa isa,
+                  cpu_few_side *plan_out)
 {
     memset(plan_out, 0, sizeof *plan_out);
-    if (!__builtin_cpu_supports("avx2") || !__builtin_cpu_supports("fma")) {
+    plan_out->path = path_of(isa);
+    plan_out->begin = head_page_bytes;
+    if (plan_out->path == NULL) {
         return;
     }
     for (int32_t i = 0; i < side->n_segments; i++) {
@@ -54,143 +81,72 @@ void cpu_few_plan(const kern_side *side, int32_t head_page_bytes, cpu_few_side *
         if (g->n_dims % 16 != 0 || kern_segment_is_affine(g)) {
             return;
         }
+        plan_out->begin = g->codes_offset < plan_out->begin ? g->codes_offset : plan_out->begin;
+        plan_out->end = end - WORD > plan_out->end ? (int32_t)(end - WORD) : plan_out->end;
         if (g->bits == 16) {
             continue;
         }
-        if (g->bits > 4 || end > head_page_bytes || !find_levels(g, &plan_out->segments[i])) {
+        const int32_t norms_end = g->norms_offset + KERN_BLOCK_TOKENS * (int32_t)sizeof(uint16_t);
+        plan_out->end = norms_end > plan_out->end ? norms_end : plan_out->end;
+        cpu_few_segment *plan = &plan_out->segments[i];
+        if (end > head_page_bytes ||
+            !(g->bits <= CPU_FEW_LEVELS ? find_levels(g, plan) : find_halves(g, plan))) {
             return;
         }
     }
     plan_out->usable = true;
 }
 
-/* x [n] to 16-bit integers of a common step; false when not all are finite. */
-static bool round_row(const float *x, int32_t n, int16_t *out, float *step_out, int32_t *sum_out)
+cpu_few_bytes cpu_few_bytes_of(const cpu_few_side *plan, const uint8_t *head_page)
 {
-    const float top = cpu_few_top(x, n);
-    const float step = top / 32767.0f;
-    if (!(top < INFINITY)) {
-        return false;
-    }
-    /* A top so small that 1 / step overflows: nothing that a sum would notice. */
-    *step_out = step;
-    *sum_out = cpu_few_round(x, n, top > 1e-30f ? 1.0f / step : 0.0f, out);
-    return true;
+    const cpu_few_bytes none = {NULL, NULL};
+    return plan->usable ? (cpu_few_bytes){head_page + plan->begin, head_page + plan->end} : none;
 }
 
-static bool all_finite(const float *x, int64_t n)
+static bool all_finite(const cpu_few_side *plan, const float *x, int64_t n)
 {
-    return cpu_few_top(x, (int32_t)n) < INFINITY;
+    return plan->path->top(x, (int32_t)n) < INFINITY;
+}
+
+/* The next rows, as many as a path takes at a time. */
+static cpu_few_call next_rows(cpu_few_call call, int32_t n_left)
+{
+    call.n_rows = n_left >= CPU_FEW_PASS ? CPU_FEW_PASS : n_left >= 2 ? 2 : 1;
+    return call;
 }
 
 bool cpu_few_dot(const kern_side *side, const cpu_few_side *plan, int32_t head_dim,
-                 const uint8_t *head_page, const float *q, float *s, int32_t n_rows)
+                 const uint8_t *head_page, cpu_few_bytes ahead, const float *q, float *s,
+                 int32_t n_rows)
 {
-    int16_t q16[4 * KERN_MAX_HEAD_DIM];
-    float scale[4];
-    int32_t sum[4];
-    float norms[KERN_BLOCK_TOKENS + NORMS_PAD] = {0};
+    cpu_few_call call = {
+        .side = side, .plan = plan, .head_page = head_page, .head_dim = head_dim, .ahead = ahead};
 
-    if (!all_finite(q, (int64_t)n_rows * head_dim)) {
+    if (!all_finite(plan, q, (int64_t)n_rows * head_dim)) {
         return false;
     }
-    for (int32_t i = 0; i < side->n_segments; i++) {
-        const kern_segment *g = &side->segments[i];
-        if (g->bits != 16) {
-            cpu_few_norms(head_page + g->norms_offset, norms);
-        }
-        for (int32_t r = 0; r < n_rows;) {
-            const int32_t n = n_rows - r >= 4 ? 4 : n_rows - r >= 2 ? 2 : 1;
-            const float *rows = q + (int64_t)r * head_dim + g->first_dim;
-            const cpu_few_job job = {.codes = head_page + g->codes_offset,
-                                     .levels = plan->segments[i].levels,
-                                     .norms = norms,
-                                     .n_dims = g->n_dims,
-                                     .bits = g->bits,
-                                     .add = i > 0};
-            if (g->bits == 16) {
-                cpu_few_dot_bf16(&job, rows, head_dim, s + r * KERN_BLOCK_TOKENS, n);
-            } else {
-                for (int32_t k = 0; k < n; k++) {
-                    (void)round_row(rows + (int64_t)k * head_dim, g->n_dims, q16 + k * g->n_dims,
-                                    &scale[k], &sum[k]);
-                    scale[k] *= plan->segments[i].scale;
-                    sum[k] *= plan->segments[i].offset;
-                }
-                cpu_few_dot_codes(&job, q16, scale, sum, s + r * KERN_BLOCK_TOKENS, n);
-            }
-            r += n;
-        }
+    for (int32_t r = 0; r < n_rows; r += call.n_rows) {
+        call = next_rows(call, n_rows - r);
+        plan->path->dot(&call, q + (int64_t)r * head_dim, s + r * KERN_BLOCK_TOKENS);
+        call.ahead.begin = call.ahead.end; /* once */
     }
     return true;
 }
 
 bool cpu_few_mix(const kern_side *side, const cpu_few_side *plan, int32_t head_dim,
-                 const uint8_t *head_page, const float *p, float *o, int32_t n_rows)
+                 const uint8_t *head_page, cpu_few_bytes ahead, const float *p, float *o,
+                 int32_t n_rows)
 {
-    int16_t p16[4 * KERN_BLOCK_TOKENS];
-    float scale[4];
-    int32_t sum[4];
-    float norms[KERN_BLOCK_TOKENS];
-    float weighted[KERN_BLOCK_TOKENS];
+    cpu_few_call call = {
+        .side = side, .plan = plan, .head_page = head_page, .head_dim = head_dim, .ahead = ahead};
 
-    if (!all_finite(p, (int64_t)n_rows * KERN_BLOCK_TOKENS)) {
+    if (!all_finite(plan, p, (int64_t)n_rows * KERN_BLOCK_TOKENS)) {
         return false;
     }
-    for (int32_t i = 0; i < side->n_segments; i++) {
-        const kern_segment *g = &side->segments[i];
-        if (g->bits != 16) {
-            cpu_few_norms(head_page + g->norms_offset, norms);
-        }
-        for (int32_t r = 0; r < n_rows;) {
-            const int32_t n = n_rows - r >= 4 ? 4 : n_rows - r >= 2 ? 2 : 1;
-            const float *weights = p + r * KERN_BLOCK_TOKENS;
-            float *out = o + (int64_t)r * head_dim + g->first_dim;
-            const cpu_few_job job = {.codes = head_page + g->codes_offset,
-                                     .levels = plan->segments[i].levels,
-                                     .norms = norms,
-                                     .n_dims = g->n_dims,
-                                     .bits = g->bits};
-            if (g->bits == 16) {
-                cpu_few_mix_bf16(&job, weights, out, head_dim, n);
-            } else {
-                for (int32_t k = 0; k < n; k++) {
-                    for (int32_t j = 0; j < KERN_BLOCK_TOKENS; j++) {
-                        weighted[j] = weights[k * KERN_BLOCK_TOKENS + j] * norms[j];
-                    }
-                    (void)round_row(weighted, KERN_BLOCK_TOKENS, p16 + k * KERN_BLOCK_TOKENS,
-                                    &scale[k], &sum[k]);
-                    scale[k] *= plan->segments[i].scale;
-                    sum[k] *= plan->segments[i].offset;
-                }
-                cpu_few_mix_codes(&job, p16, scale, sum, out, head_dim, n);
-            }
-            r += n;
-        }
+    for (int32_t r = 0; r < n_rows; r += call.n_rows) {
+        call = next_rows(call, n_rows - r);
+        plan->path->mix(&call, p + r * KERN_BLOCK_TOKENS, o + (int64_t)r * head_dim);
+        call.ahead.begin = call.ahead.end;
     }
     return true;
 }
-
-#else
-
-void cpu_few_plan(const kern_side *side, int32_t head_page_bytes, cpu_few_side *plan_out)
-{
-    (void)side, (void)head_page_bytes;
-    memset(plan_out, 0, sizeof *plan_out);
-}
-
-bool cpu_few_dot(const kern_side *side, const cpu_few_side *plan, int32_t head_dim,
-                 const uint8_t *head_page, const float *q, float *s, int32_t n_rows)
-{
-    (void)side, (void)plan, (void)head_dim, (void)head_page, (void)q, (void)s, (void)n_rows;
-    return false;
-}
-
-bool cpu_few_mix(const kern_side *side, const cpu_few_side *plan, int32_t head_dim,
-                 const uint8_t *head_page, const float *p, float *o, int32_t n_rows)
-{
-    (void)side, (void)plan, (void)head_dim, (void)head_page, (void)p, (void)o, (void)n_rows;
-    return false;
-}
-
-#endif

@@ -1,10 +1,12 @@
 #include "kernels/cpu/cpu_few_affine.h"
 
+#include "kernels/cpu/cpu_isa.h"
+
 static bool reads(const kern_side *side, kern_segment_kind kind)
 {
 #if defined(__x86_64__)
-    if (!__builtin_cpu_supports("avx2") || !__builtin_cpu_supports("fma")) {
-        return false; /* F16C is older than AVX2, and clang cannot ask for it */
+    if (cpu_isa_of_machine() < CPU_ISA_AVX2) {
+        return false;
     }
     for (int32_t i = 0; i < side->n_segments; i++) {
         const kern_segment *g = &side->segments[i];

@@ -4,8 +4,8 @@
 
 #if defined(__x86_64__)
 
-#include "kernels/cpu/cpu_few_avx2.h"
 #include "kernels/cpu/cpu_few_fold.h"
+#include "kernels/cpu/cpu_few_path.h"
 
 #include <math.h>
 #include <string.h>
@@ -180,7 +180,7 @@ FOLD_AVX2 static void mix_rows(const kern_segment *g, int32_t head_dim, const ui
 bool cpu_few_affine_mix(const kern_side *side, int32_t head_dim, const uint8_t *head_page,
                         const float *p, float *o, int32_t n_rows)
 {
-    if (!(cpu_few_top(p, n_rows * KEYS) < INFINITY)) {
+    if (!(cpu_few_avx2.top(p, n_rows * KEYS) < INFINITY)) {
         return false;
     }
     for (int32_t i = 0; i < side->n_segments; i++) {

@@ -1,12 +1,11 @@
-/* Plain scalar code on purpose: the bytes are the contract, and sums go in ascending order. */
-#include "base/half.h"
+/* The plain code defines the bytes, which are the contract: sums go in ascending order. */
+#include "kernels/cpu/cpu_page_write.h"
+
 #include "kernels/cpu/cpu_affine.h"
 #include "kernels/cpu/cpu_page.h"
 
 #include <math.h>
 #include <string.h>
-
-#define LARGEST_F16 0x7bffu
 
 /* How many of the 2^bits - 1 thresholds are < u, without branches.  NaN gives 0. */
 static inline uint32_t code_of(const float *thresholds, int32_t bits, float u)
@@ -46,11 +45,24 @@ static uint16_t write_row(const kern_segment *g, const uint16_t *row, uint8_t *c
         memcpy(codes, &word, (size_t)g->bits); /* little-endian, see cpu_page_read.c */
         codes += g->bits;
     }
-    if (empty) {
-        return 0;
+    return empty ? 0 : cpu_page_norm(nu / sqrtf(code_sum));
+}
+
+void cpu_codes_encode(const kern_segment *g, const uint16_t *rows, int32_t stride, cpu_isa isa,
+                      uint8_t *head_page)
+{
+    const int32_t row_bytes = g->n_dims / 8 * g->bits;
+#if defined(__x86_64__)
+    if (isa != CPU_ISA_PLAIN) {
+        cpu_codes_encode_avx2(g, rows, stride, head_page);
+        return;
     }
-    const uint16_t norm = base_f16_from_f32(nu / sqrtf(code_sum));
-    return norm > LARGEST_F16 ? LARGEST_F16 : norm;
+#endif
+    for (int32_t j = 0; j < KERN_BLOCK_TOKENS; j++) {
+        const uint16_t norm = write_row(g, rows + (int64_t)j * stride,
+                                        head_page + g->codes_offset + (int64_t)j * row_bytes);
+        memcpy(head_page + g->norms_offset + (int64_t)j * 2, &norm, sizeof norm);
+    }
 }
 
 void cpu_side_encode(const kern_side *side, int32_t head_dim, const uint16_t *rows,
@@ -58,20 +70,18 @@ void cpu_side_encode(const kern_side *side, int32_t head_dim, const uint16_t *ro
 {
     for (int32_t i = 0; i < side->n_segments; i++) {
         const kern_segment *g = &side->segments[i];
-        const int32_t row_bytes = g->n_dims / 8 * g->bits;
+        if (g->kind == KERN_CODEBOOK) {
+            cpu_codes_encode(g, rows + g->first_dim, head_dim, cpu_isa_of_machine(), head_page);
+            continue;
+        }
         if (kern_segment_is_affine(g)) {
             cpu_affine_encode(g, rows + g->first_dim, head_dim, head_page);
             continue;
         }
+        const int32_t row_bytes = g->n_dims / 8 * g->bits;
         for (int32_t j = 0; j < KERN_BLOCK_TOKENS; j++) {
             const uint16_t *row = rows + (int64_t)j * head_dim + g->first_dim;
-            uint8_t *codes = head_page + g->codes_offset + (int64_t)j * row_bytes;
-            if (g->kind == KERN_PLAIN) {
-                memcpy(codes, row, (size_t)row_bytes);
-            } else {
-                const uint16_t norm = write_row(g, row, codes);
-                memcpy(head_page + g->norms_offset + (int64_t)j * 2, &norm, sizeof norm);
-            }
+            memcpy(head_page + g->codes_offset + (int64_t)j * row_bytes, row, (size_t)row_bytes);
         }
     }
 }

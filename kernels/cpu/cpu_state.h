@@ -62,6 +62,7 @@ typedef struct cpu_attn_task { /* tokens [first, first + n_tokens) of a sequence
 
 typedef struct cpu_state {
     cpu_pool *pool;
+    cpu_isa isa; /* of code that is chosen at run time */
     void *scratch_base;
     cpu_scratch *scratch;                      /* [n_threads], on cache lines */
     cpu_attn_task tasks[CPU_ATTN_TASKS];       /* one wave */

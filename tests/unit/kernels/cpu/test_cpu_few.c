@@ -8,6 +8,8 @@
 
 #define KEYS KERN_BLOCK_TOKENS
 
+static const cpu_few_bytes nothing_ahead = {NULL, NULL};
+
 /* One head of 128 dims: its page of random rows, and both sides decoded. */
 typedef struct page {
     const kern_head_format *format;
@@ -44,7 +46,8 @@ static void check_dot(const page *p, const cpu_few_side *plan, int32_t n_rows)
     const int32_t dim = p->format->head_dim;
     float *q = parity_normals(60, (int64_t)n_rows * dim, 0.088);
     float *s = parity_guarded((int64_t)n_rows * KEYS);
-    assert_true(cpu_few_dot(&p->format->k, plan, dim, p->bytes, q, s, n_rows));
+    assert_true(cpu_few_dot(&p->format->k, plan, dim, p->bytes, cpu_few_bytes_of(plan, p->bytes), q,
+                            s, n_rows));
     for (int32_t i = 0; i < n_rows * KEYS; i++) {
         const float *x = q + (int64_t)(i / KEYS) * dim;
         const float *k = p->values[0] + (int64_t)(i % KEYS) * dim;
@@ -74,7 +77,7 @@ static void check_mix(const page *p, const cpu_few_side *plan, int32_t n_rows)
     for (int32_t i = 0; i < n_rows * dim; i++) {
         o[i] = 1.0f;
     }
-    assert_true(cpu_few_mix(&p->format->v, plan, dim, p->bytes, w, o, n_rows));
+    assert_true(cpu_few_mix(&p->format->v, plan, dim, p->bytes, nothing_ahead, w, o, n_rows));
     for (int32_t i = 0; i < n_rows * dim; i++) {
         double want = 1.0;
         for (int32_t j = 0; j < KEYS; j++) {
@@ -87,36 +90,37 @@ static void check_mix(const page *p, const cpu_few_side *plan, int32_t n_rows)
     parity_guarded_free(o);
 }
 
+/* With every path that this machine has. */
 static void check_page(const kern_head_format *f)
 {
     static const int32_t rows[] = {1, 2, 3, 4, 7, 16};
-    cpu_few_side k;
-    cpu_few_side v;
     page p = page_open(f);
-    cpu_few_plan(&f->k, f->head_page_bytes, &k);
-    cpu_few_plan(&f->v, f->head_page_bytes, &v);
-    assert_true(k.usable);
-    assert_true(v.usable);
-    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
-        check_dot(&p, &k, rows[i]);
-        check_mix(&p, &v, rows[i]);
+    for (cpu_isa isa = CPU_ISA_AVX2; isa <= cpu_isa_of_machine(); isa++) {
+        cpu_few_side k;
+        cpu_few_side v;
+        cpu_few_plan(&f->k, f->head_page_bytes, isa, &k);
+        cpu_few_plan(&f->v, f->head_page_bytes, isa, &v);
+        assert_true(k.usable);
+        assert_true(v.usable);
+        for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+            check_dot(&p, &k, rows[i]);
+            check_mix(&p, &v, rows[i]);
+        }
     }
     page_close(&p);
 }
 
 static bool fast_path_is_here(void)
 {
-    const kern_side bf16 = {.n_segments = 1, .segments = {{.bits = 16, .n_dims = 64}}};
-    cpu_few_side plan;
-    cpu_few_plan(&bf16, 1 << 20, &plan);
-    return plan.usable;
+    return cpu_isa_of_machine() > CPU_ISA_PLAIN;
 }
 
 static void the_codebooks_of_pages_agree_with_the_reference(void **state)
 {
     (void)state;
-    static const char *const policies[] = {"bf16", "tq:k=2,v=2", "tq:k=3,v=3", "tq:k=4,v=4",
-                                           "tq:k=16,v=3"};
+    static const char *const policies[] = {"bf16",       "tq:k=2,v=2", "tq:k=3,v=3",
+                                           "tq:k=4,v=4", "tq:k=5,v=6", "tq:k=7,v=8",
+                                           "tq:k=8,v=5", "tq:k=6,v=7", "tq:k=16,v=3"};
     if (!fast_path_is_here()) {
         skip();
     }
@@ -134,14 +138,46 @@ static void the_codebooks_of_pages_agree_with_the_reference(void **state)
 static void segments_of_several_widths_agree_with_the_reference(void **state)
 {
     (void)state;
-    static const int32_t k_bits[] = {4, 1, 16, 3};
-    static const int32_t v_bits[] = {2, 16, 4, 1};
-    page_fixture fx;
+    static const int32_t k_bits[] = {4, 1, 16, 3, 5, 8, 2, 6};
+    static const int32_t v_bits[] = {2, 16, 4, 1, 7, 3, 8, 5};
+    static const int32_t n_segments[] = {1, 2, 4, 8};
     if (!fast_path_is_here()) {
         skip();
     }
-    page_fixture_init(&fx, 128, 4, k_bits, v_bits, false, 3);
-    check_page(&fx.format);
+    for (size_t i = 0; i < sizeof n_segments / sizeof n_segments[0]; i++) {
+        page_fixture fx;
+        page_fixture_init(&fx, 128, n_segments[i], k_bits, v_bits, false, 3);
+        check_page(&fx.format);
+    }
+}
+
+/* Whole sums of halves: the largest rows and the largest levels. */
+static void extreme_rows_stay_exact(void **state)
+{
+    (void)state;
+    static const int32_t bits = 4;
+    page_fixture fx;
+    page_fixture_init(&fx, 128, 1, &bits, &bits, false, 5);
+    page p = page_open(&fx.format);
+    float q[128];
+    float s[KEYS];
+    memset(p.bytes + fx.format.k.segments[0].codes_offset, 0xff, KEYS * 64); /* the last code */
+    for (int32_t d = 0; d < 128; d++) {
+        q[d] = 3.0f;
+    }
+    for (cpu_isa isa = CPU_ISA_AVX2; isa <= cpu_isa_of_machine(); isa++) {
+        cpu_few_side plan;
+        cpu_few_plan(&fx.format.k, fx.format.head_page_bytes, isa, &plan);
+        assert_true(cpu_few_dot(&fx.format.k, &plan, 128, p.bytes, nothing_ahead, q, s, 1));
+        for (int32_t j = 0; j < KEYS; j++) {
+            uint16_t norm;
+            memcpy(&norm, p.bytes + fx.format.k.segments[0].norms_offset + 2 * j, sizeof norm);
+            const double want =
+                128.0 * 3.0 * (double)fx.books[0].centroids[15] * (double)base_f32_from_f16(norm);
+            parity_near((double)s[j], want, 1e-5 * want, "s", j);
+        }
+    }
+    page_close(&p);
 }
 
 static void what_it_cannot_do_is_left_to_the_reference(void **state)
@@ -154,27 +190,26 @@ static void what_it_cannot_do_is_left_to_the_reference(void **state)
     float x[KEYS] = {0};
     float out[KEYS] = {0};
     page_fixture_init(&fx, 64, 1, &wide, &narrow, false, 4);
-    cpu_few_plan(&fx.format.k, fx.format.head_page_bytes, &plan);
+    cpu_few_plan(&fx.format.k, fx.format.head_page_bytes, CPU_ISA_PLAIN, &plan);
     assert_false(plan.usable);
-    if (!fast_path_is_here()) {
-        skip();
+    for (cpu_isa isa = CPU_ISA_AVX2; isa <= cpu_isa_of_machine(); isa++) {
+        fx.books[1].centroids[1] *= 1.001f; /* no longer multiples of a scale */
+        cpu_few_plan(&fx.format.v, fx.format.head_page_bytes, isa, &plan);
+        assert_false(plan.usable);
+        fx.books[1].centroids[1] /= 1.001f;
+        cpu_few_plan(&fx.format.v, fx.format.head_page_bytes, isa, &plan);
+        assert_true(plan.usable);
+        page p = page_open(&fx.format);
+        x[7] = NAN;
+        assert_false(cpu_few_mix(&fx.format.v, &plan, 64, p.bytes, nothing_ahead, x, out, 1));
+        assert_false(cpu_few_dot(&fx.format.v, &plan, 64, p.bytes, nothing_ahead, x, out, 1));
+        x[7] = INFINITY;
+        assert_false(cpu_few_dot(&fx.format.v, &plan, 64, p.bytes, nothing_ahead, x, out, 1));
+        for (int i = 0; i < KEYS; i++) {
+            assert_true(out[i] == 0.0f);
+        }
+        page_close(&p);
     }
-    fx.books[1].centroids[1] *= 1.001f; /* no longer multiples of a scale */
-    cpu_few_plan(&fx.format.v, fx.format.head_page_bytes, &plan);
-    assert_false(plan.usable);
-    fx.books[1].centroids[1] /= 1.001f;
-    cpu_few_plan(&fx.format.v, fx.format.head_page_bytes, &plan);
-    assert_true(plan.usable);
-    page p = page_open(&fx.format);
-    x[7] = NAN;
-    assert_false(cpu_few_mix(&fx.format.v, &plan, 64, p.bytes, x, out, 1));
-    assert_false(cpu_few_dot(&fx.format.v, &plan, 64, p.bytes, x, out, 1));
-    x[7] = INFINITY;
-    assert_false(cpu_few_dot(&fx.format.v, &plan, 64, p.bytes, x, out, 1));
-    for (int i = 0; i < KEYS; i++) {
-        assert_true(out[i] == 0.0f);
-    }
-    page_close(&p);
 }
 
 int main(void)
@@ -182,6 +217,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(the_codebooks_of_pages_agree_with_the_reference),
         cmocka_unit_test(segments_of_several_widths_agree_with_the_reference),
+        cmocka_unit_test(extreme_rows_stay_exact),
         cmocka_unit_test(what_it_cannot_do_is_left_to_the_reference),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,0 +1,590 @@
+/* As cpu_few_avx2.c, with 64 codes, 32 levels or 16 floats to a register.
+ *
+ * Codes of 1..6 bits become bytes by two permutes and a multishift, whatever their width: eight codes go to a
+ * word of 64 bits, each to its byte.  Levels are multiplied as pairs of 16 bits (VNNI).  Rows shorter than a register are
+ * padded with zeros on the query's side. */
+#include "kernels/cpu/cpu_few_path.h"
+
+#if defined(__x86_64__)
+
+#include <immintrin.h>
+#include <math.h>
+#include <string.h>
+
+#define KEYS   KERN_BLOCK_TOKENS
+#define LANES  16
+#define CODES  64
+#define SUMS   8  /* in flight: rows times keys of a dot product */
+#define CHUNK  32 /* keys of a dot product whose sums are kept */
+#define SLICE  16 /* keys whose wide codes are values at a time */
+#define PADDED (KERN_MAX_HEAD_DIM + KERN_MAX_SEGMENTS * CODES)
+#define STEPS  32767.0f
+#define AVX512      \
+    __attribute__(( \
+        target("avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vnni")))
+#define INLINE static inline __attribute__((always_inline)) AVX512
+
+INLINE __mmask64 first_bytes(int32_t n)
+{
+    return n >= 64 ? ~UINT64_C(0) : (UINT64_C(1) << n) - 1;
+}
+
+INLINE float step_of(float top)
+{
+    return top > 1e-30f ? top / STEPS : 1.0f; /* below: nothing that a sum would notice */
+}
+
+/* out = round(x * factor), n a multiple of 16; returns the sum of out. */
+INLINE int32_t round_row(const float *x, int32_t n, float factor, int16_t *out)
+{
+    __m512i sum = _mm512_setzero_si512();
+    for (int32_t i = 0; i < n; i += LANES) {
+        const __m512i v =
+            _mm512_cvtps_epi32(_mm512_mul_ps(_mm512_loadu_ps(x + i), _mm512_set1_ps(factor)));
+        _mm256_storeu_si256((__m256i *)(void *)(out + i), _mm512_cvtepi32_epi16(v));
+        sum = _mm512_add_epi32(sum, v);
+    }
+    return _mm512_reduce_add_epi32(sum);
+}
+
+/* The norms of n keys from j on, times factor; n a multiple of 16. */
+INLINE void load_norms(const kern_segment *g, const uint8_t *head_page, int32_t j, int32_t n,
+                       float factor, float *out)
+{
+    for (int32_t i = 0; i < n; i += LANES) {
+        const uint8_t *p = head_page + g->norms_offset + 2 * (j + i);
+        const __m512 x = _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)(const void *)p));
+        _mm512_storeu_ps(out + i, _mm512_mul_ps(x, _mm512_set1_ps(factor)));
+    }
+}
+
+/* How 64 codes, 8 b bytes, become bytes. */
+typedef struct unpacker {
+    __m512i bytes;  /* of eight codes: to their word of 64 bits */
+    __m512i shifts; /* of code i of a word */
+    __m512i levels; /* of a byte's low six bits */
+} unpacker;
+
+INLINE unpacker unpacker_of(const uint8_t *levels, int bits)
+{
+    uint8_t bytes[CODES];
+    uint8_t shifts[CODES];
+    uint8_t table[CODES];
+    unpacker u;
+    for (int i = 0; i < CODES; i++) {
+        bytes[i] = (uint8_t)(i % 8 < bits ? i / 8 * bits + i % 8 : 0);
+        shifts[i] = (uint8_t)(i % 8 * bits);
+        table[i] = bits <= CPU_FEW_LEVELS ? levels[i % (1 << bits)] : 0;
+    }
+    u.bytes = _mm512_loadu_si512(bytes);
+    u.shifts = _mm512_loadu_si512(shifts);
+    u.levels = _mm512_loadu_si512(table);
+    return u;
+}
+
+/* Each byte's low b bits are the code; the bits above are its neighbour's. */
+INLINE __m512i unpack(const unpacker *u, const uint8_t *p, int32_t n_codes, int bits)
+{
+    const __m512i packed = _mm512_maskz_loadu_epi8(first_bytes(n_codes / 8 * bits), p);
+    return _mm512_multishift_epi64_epi8(u->shifts, _mm512_permutexvar_epi8(u->bytes, packed));
+}
+
+INLINE __m512i unpack_levels(const unpacker *u, const uint8_t *p, int32_t n_codes, int bits)
+{
+    return _mm512_permutexvar_epi8(unpack(u, p, n_codes, bits), u->levels);
+}
+
+/* The centroids of the codes of 5..8 bits of SLICE rows. */
+INLINE void expand(const kern_segment *g, const uint8_t *p, int bits, float *out)
+{
+    const unpacker u = unpacker_of(NULL, bits);
+    const int32_t n_codes = SLICE * g->n_dims; /* a multiple of 64 */
+    uint8_t codes[CODES];
+    for (int32_t i = 0; i < n_codes; i += CODES, p += 8 * bits) {
+        const __m512i mask = _mm512_set1_epi8((char)((1 << bits) - 1));
+        _mm512_storeu_si512(codes, _mm512_and_si512(unpack(&u, p, CODES, bits), mask));
+        for (int k = 0; k < CODES; k += LANES) {
+            const __m128i narrow = _mm_loadu_si128((const __m128i *)(const void *)(codes + k));
+            const __m512 v = _mm512_i32gather_ps(_mm512_cvtepu8_epi32(narrow), g->centroids, 4);
+            _mm512_storeu_ps(out + i + k, v);
+        }
+    }
+}
+
+AVX512 static void expand_rows(const kern_segment *g, const uint8_t *head_page, int32_t j,
+                               float *out)
+{
+    const uint8_t *p = head_page + g->codes_offset + (int64_t)j * (g->n_dims / 8 * g->bits);
+    switch (g->bits) {
+    case 5: expand(g, p, 5, out); break;
+    case 6: expand(g, p, 6, out); break;
+    case 7: expand(g, p, 7, out); break;
+    default: expand(g, p, 8, out); break;
+    }
+}
+
+/* 32 bf16 values: dims 0, 2 .. 30 and 1, 3 .. 31. */
+INLINE __m512 even_of(__m512i x)
+{
+    return _mm512_castsi512_ps(_mm512_slli_epi32(x, 16));
+}
+
+INLINE __m512 odd_of(__m512i x)
+{
+    return _mm512_castsi512_ps(_mm512_and_si512(x, _mm512_set1_epi32((int32_t)0xffff0000)));
+}
+
+typedef struct
+    queries { /* of one pass, in steps of their row; segments padded to whole registers */
+    _Alignas(64) int16_t whole[CPU_FEW_PASS][PADDED]; /* even, then odd dims of 64 */
+    _Alignas(64) float real[CPU_FEW_PASS][PADDED];    /* bf16: even, then odd dims of 32 */
+    int32_t at[KERN_MAX_SEGMENTS];                    /* where a segment begins in them */
+    int32_t half_bias[CPU_FEW_PASS][KERN_MAX_SEGMENTS];
+    float step[CPU_FEW_PASS];
+    _Alignas(64) float sums[CHUNK * CPU_FEW_PASS][LANES]; /* [key][row] */
+    float norms[CHUNK];
+    _Alignas(64) float values[SLICE * KERN_MAX_HEAD_DIM];
+} queries;
+
+INLINE void split_whole(const int16_t *x, int16_t *out)
+{
+    uint16_t order[CODES / 2];
+    for (int i = 0; i < CODES / 2; i++) {
+        order[i] = (uint16_t)(2 * i);
+    }
+    const __m512i evens = _mm512_loadu_si512(order);
+    const __m512i odds = _mm512_add_epi16(evens, _mm512_set1_epi16(1));
+    const __m512i a = _mm512_loadu_si512(x);
+    const __m512i b = _mm512_loadu_si512(x + CODES / 2);
+    _mm512_store_si512(out, _mm512_permutex2var_epi16(a, evens, b));
+    _mm512_store_si512(out + CODES / 2, _mm512_permutex2var_epi16(a, odds, b));
+}
+
+INLINE void split_real(const float *x, float *out)
+{
+    const __m512i evens =
+        _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
+    const __m512i odds = _mm512_add_epi32(evens, _mm512_set1_epi32(1));
+    const __m512 a = _mm512_loadu_ps(x);
+    const __m512 b = _mm512_loadu_ps(x + LANES);
+    _mm512_store_ps(out, _mm512_permutex2var_ps(a, evens, b));
+    _mm512_store_ps(out + LANES, _mm512_permutex2var_ps(a, odds, b));
+}
+
+INLINE void load_segment(const cpu_few_call *call, int32_t i, const float *row, int32_t r,
+                         queries *x)
+{
+    const kern_segment *g = &call->side->segments[i];
+    const float factor = 1.0f / x->step[r];
+    int16_t whole[KERN_MAX_HEAD_DIM] = {0};
+    float real[KERN_MAX_HEAD_DIM] = {0};
+
+    if (g->bits <= CPU_FEW_LEVELS) {
+        const int32_t sum = round_row(row + g->first_dim, g->n_dims, factor, whole);
+        x->half_bias[r][i] = sum * call->plan->segments[i].bias / 2;
+        for (int32_t d = 0; d < g->n_dims; d += CODES) {
+            split_whole(whole + d, x->whole[r] + x->at[i] + d);
+        }
+        return;
+    }
+    for (int32_t d = 0; d < g->n_dims; d++) {
+        real[d] = row[g->first_dim + d] * factor;
+    }
+    for (int32_t d = 0; d < g->n_dims; d += 2 * LANES) {
+        if (g->bits == 16) {
+            split_real(real + d, x->real[r] + x->at[i] + d);
+        } else {
+            memcpy(x->real[r] + x->at[i] + d, real + d, 2 * LANES * sizeof *real);
+        }
+    }
+}
+
+INLINE void load_queries(const cpu_few_call *call, const float *q, queries *x, const int n)
+{
+    for (int32_t i = 0; i < call->side->n_segments; i++) {
+        x->at[i] = call->side->segments[i].first_dim + i * CODES;
+        x->at[i] = (x->at[i] + CODES - 1) / CODES * CODES;
+    }
+    for (int r = 0; r < n; r++) {
+        const float *row = q + (int64_t)r * call->head_dim;
+        x->step[r] = step_of(cpu_few_avx2.top(row, call->head_dim));
+        for (int32_t i = 0; i < call->side->n_segments; i++) {
+            load_segment(call, i, row, r, x);
+        }
+    }
+}
+
+/* Eight finished sums of (key, row) from key k of the chunk on, times the keys' norms. */
+INLINE void keep(queries *x, int32_t k, const __m512 *sums, bool norms, bool add, const int n)
+{
+    for (int i = 0; i < SUMS; i++) {
+        float *at = x->sums[k * n + i];
+        const __m512 norm = norms ? _mm512_set1_ps(x->norms[k + i / n]) : _mm512_set1_ps(1.0f);
+        const __m512 v =
+            add ? _mm512_fmadd_ps(sums[i], norm, _mm512_load_ps(at)) : _mm512_mul_ps(sums[i], norm);
+        _mm512_store_ps(at, v);
+    }
+}
+
+INLINE void dot_codes(const cpu_few_call *call, int32_t segment, queries *x, int32_t j0,
+                      cpu_few_fetcher *f, const int n, const int bits)
+{
+    const kern_segment *g = &call->side->segments[segment];
+    const int keys = SUMS / n;
+    const int32_t row_bytes = g->n_dims / 8 * bits;
+    const unpacker u = unpacker_of(call->plan->segments[segment].levels, bits);
+    const uint8_t *p = call->head_page + g->codes_offset + (int64_t)j0 * row_bytes;
+
+    load_norms(g, call->head_page, j0, CHUNK, 2.0f * call->plan->segments[segment].scale, x->norms);
+    for (int32_t j = 0; j < CHUNK; j += keys, p += keys * row_bytes) {
+        __m512i acc[SUMS];
+        __m512 sums[SUMS];
+        for (int i = 0; i < SUMS; i++) {
+            acc[i] = _mm512_zextsi128_si512(_mm_cvtsi32_si128(-x->half_bias[i % n][segment]));
+        }
+        cpu_few_fetch(f);
+        for (int32_t d = 0; d < g->n_dims; d += CODES) {
+            const int32_t n_codes = g->n_dims - d < CODES ? g->n_dims - d : CODES;
+            for (int k = 0; k < keys; k++) {
+                const __m512i v =
+                    unpack_levels(&u, p + k * row_bytes + d / 8 * bits, n_codes, bits);
+                const __m512i even = _mm512_and_si512(v, _mm512_set1_epi16(0xff));
+                const __m512i odd = _mm512_srli_epi16(v, 8);
+                for (int r = 0; r < n; r++) {
+                    const int16_t *y = x->whole[r] + x->at[segment] + d;
+                    __m512i *a = &acc[k * n + r];
+                    *a = _mm512_dpwssd_epi32(*a, even, _mm512_load_si512(y));
+                    *a = _mm512_dpwssd_epi32(*a, odd, _mm512_load_si512(y + CODES / 2));
+                }
+            }
+        }
+        for (int i = 0; i < SUMS; i++) {
+            sums[i] = _mm512_cvtepi32_ps(acc[i]);
+        }
+        keep(x, j, sums, true, segment > 0, n);
+    }
+}
+
+INLINE void dot_values(const cpu_few_call *call, int32_t segment, queries *x, int32_t j0,
+                       cpu_few_fetcher *f, const int n)
+{
+    const kern_segment *g = &call->side->segments[segment];
+    const int keys = SUMS / n;
+
+    load_norms(g, call->head_page, j0, CHUNK, 1.0f, x->norms);
+    for (int32_t j = 0; j < CHUNK; j += keys) {
+        const float *v = x->values + (int64_t)(j % SLICE) * g->n_dims;
+        __m512 sums[SUMS];
+        if (j % SLICE == 0) {
+            expand_rows(g, call->head_page, j0 + j, x->values);
+        }
+        for (int i = 0; i < SUMS; i++) {
+            sums[i] = _mm512_setzero_ps();
+        }
+        cpu_few_fetch(f);
+        for (int32_t d = 0; d < g->n_dims; d += LANES) {
+            for (int k = 0; k < keys; k++) {
+                const __m512 a = _mm512_loadu_ps(v + k * g->n_dims + d);
+                for (int r = 0; r < n; r++) {
+                    const __m512 y = _mm512_load_ps(x->real[r] + x->at[segment] + d);
+                    sums[k * n + r] = _mm512_fmadd_ps(a, y, sums[k * n + r]);
+                }
+            }
+        }
+        keep(x, j, sums, true, segment > 0, n);
+    }
+}
+
+INLINE void dot_bf16(const cpu_few_call *call, int32_t segment, queries *x, int32_t j0,
+                     cpu_few_fetcher *f, const int n)
+{
+    const kern_segment *g = &call->side->segments[segment];
+    const int keys = SUMS / n;
+    const int32_t row_bytes = 2 * g->n_dims;
+    const uint8_t *p = call->head_page + g->codes_offset + (int64_t)j0 * row_bytes;
+
+    for (int32_t j = 0; j < CHUNK; j += keys, p += keys * row_bytes) {
+        __m512 sums[SUMS];
+        for (int i = 0; i < SUMS; i++) {
+            sums[i] = _mm512_setzero_ps();
+        }
+        cpu_few_fetch(f);
+        for (int32_t d = 0; d < g->n_dims; d += 2 * LANES) {
+            const __mmask64 mask = first_bytes(2 * (g->n_dims - d));
+            for (int k = 0; k < keys; k++) {
+                const __m512i v = _mm512_maskz_loadu_epi8(mask, p + k * row_bytes + 2 * d);
+                const __m512 a = even_of(v);
+                const __m512 b = odd_of(v);
+                for (int r = 0; r < n; r++) {
+                    const float *y = x->real[r] + x->at[segment] + d;
+                    __m512 *sum = &sums[k * n + r];
+                    *sum = _mm512_fmadd_ps(a, _mm512_load_ps(y), *sum);
+                    *sum = _mm512_fmadd_ps(b, _mm512_load_ps(y + LANES), *sum);
+                }
+            }
+        }
+        keep(x, j, sums, false, segment > 0, n);
+    }
+}
+
+INLINE __m256 pair_sums(__m256 a, __m256 b)
+{
+    return _mm256_add_ps(_mm256_shuffle_ps(a, b, 0x88), _mm256_shuffle_ps(a, b, 0xdd));
+}
+
+/* The sums of the lanes of eight vectors, stride floats apart. */
+INLINE __m256 lane_sums(const float *v, int32_t stride)
+{
+    __m256 a[8];
+    for (int i = 0; i < 8; i++) {
+        const float *p = v + (int64_t)i * stride;
+        a[i] = _mm256_add_ps(_mm256_load_ps(p), _mm256_load_ps(p + 8));
+    }
+    const __m256 x = pair_sums(pair_sums(a[0], a[1]), pair_sums(a[2], a[3]));
+    const __m256 y = pair_sums(pair_sums(a[4], a[5]), pair_sums(a[6], a[7]));
+    return _mm256_add_ps(_mm256_permute2f128_ps(x, y, 0x20), _mm256_permute2f128_ps(x, y, 0x31));
+}
+
+/* The chunk's sums to the rows of s. */
+INLINE void put_chunk(const queries *x, float *s, const int n)
+{
+    for (int r = 0; r < n; r++) {
+        for (int32_t k = 0; k < CHUNK; k += 8) {
+            const __m256 sums = lane_sums(x->sums[k * n + r], n * LANES);
+            _mm256_storeu_ps(s + r * KEYS + k, _mm256_mul_ps(sums, _mm256_set1_ps(x->step[r])));
+        }
+    }
+}
+
+INLINE void dot_rows(const cpu_few_call *call, const float *q, float *s, const int n)
+{
+    queries x;
+    cpu_few_fetcher f = cpu_few_fetcher_of(call, KEYS * n / SUMS * call->side->n_segments);
+
+    load_queries(call, q, &x, n);
+    for (int32_t j = 0; j < KEYS; j += CHUNK) {
+        for (int32_t i = 0; i < call->side->n_segments; i++) {
+            switch (call->side->segments[i].bits) {
+            case 1: dot_codes(call, i, &x, j, &f, n, 1); break;
+            case 2: dot_codes(call, i, &x, j, &f, n, 2); break;
+            case 3: dot_codes(call, i, &x, j, &f, n, 3); break;
+            case 4: dot_codes(call, i, &x, j, &f, n, 4); break;
+            case 16: dot_bf16(call, i, &x, j, &f, n); break;
+            default: dot_values(call, i, &x, j, &f, n); break;
+            }
+        }
+        put_chunk(&x, s + j, n);
+    }
+}
+
+typedef struct weights { /* of one segment: times the keys' norms */
+    _Alignas(64) float real[CPU_FEW_PASS][KEYS];
+    _Alignas(64) int16_t whole[CPU_FEW_PASS][KEYS];
+    int32_t half_bias[CPU_FEW_PASS];
+    float scale[CPU_FEW_PASS]; /* of a whole */
+    float norms[KEYS];
+    _Alignas(64) float values[SLICE * KERN_MAX_HEAD_DIM];
+} weights;
+
+INLINE void load_weights(const cpu_few_call *call, int32_t segment, const float *p, weights *w,
+                         const int n)
+{
+    const kern_segment *g = &call->side->segments[segment];
+    const cpu_few_segment *plan = &call->plan->segments[segment];
+
+    load_norms(g, call->head_page, 0, KEYS, 1.0f, w->norms);
+    for (int r = 0; r < n; r++) {
+        for (int32_t j = 0; j < KEYS; j += LANES) {
+            _mm512_store_ps(w->real[r] + j, _mm512_mul_ps(_mm512_loadu_ps(p + r * KEYS + j),
+                                                          _mm512_loadu_ps(w->norms + j)));
+        }
+        if (g->bits <= CPU_FEW_LEVELS) {
+            const float step = step_of(cpu_few_avx2.top(w->real[r], KEYS));
+            const int32_t sum = round_row(w->real[r], KEYS, 1.0f / step, w->whole[r]);
+            w->half_bias[r] = sum * plan->bias / 2;
+            w->scale[r] = 2.0f * plan->scale * step;
+        }
+    }
+}
+
+/* a[k] holds dims 16 l + 4 k .. + 3 in its quarter l: adds those of the first n_dims, times scale. */
+INLINE void add_quarters(float *at, const __m512 *a, int32_t n_dims, float scale)
+{
+    const __m512 ab0 = _mm512_shuffle_f32x4(a[0], a[1], 0x88); /* a0 a2 b0 b2 */
+    const __m512 ab1 = _mm512_shuffle_f32x4(a[0], a[1], 0xdd); /* a1 a3 b1 b3 */
+    const __m512 cd0 = _mm512_shuffle_f32x4(a[2], a[3], 0x88);
+    const __m512 cd1 = _mm512_shuffle_f32x4(a[2], a[3], 0xdd);
+    const __m512 out[4] = {
+        _mm512_shuffle_f32x4(ab0, cd0, 0x88), _mm512_shuffle_f32x4(ab1, cd1, 0x88),
+        _mm512_shuffle_f32x4(ab0, cd0, 0xdd), _mm512_shuffle_f32x4(ab1, cd1, 0xdd)};
+    for (int l = 0; l < 4 && l * LANES < n_dims; l++) {
+        float *to = at + (int64_t)l * LANES;
+        _mm512_storeu_ps(to, _mm512_fmadd_ps(out[l], _mm512_set1_ps(scale), _mm512_loadu_ps(to)));
+    }
+}
+
+/* Two keys at a time: 32-bit lanes hold one dim of both. */
+INLINE void mix_codes(const cpu_few_call *call, int32_t segment, const weights *w, float *o,
+                      cpu_few_fetcher *f, const int n, const int bits)
+{
+    const kern_segment *g = &call->side->segments[segment];
+    const int32_t row_bytes = g->n_dims / 8 * bits;
+    const unpacker u = unpacker_of(call->plan->segments[segment].levels, bits);
+    const __m512i zero = _mm512_setzero_si512();
+
+    for (int32_t d = 0; d < g->n_dims; d += CODES) {
+        const int32_t n_codes = g->n_dims - d < CODES ? g->n_dims - d : CODES;
+        const uint8_t *p = call->head_page + g->codes_offset + d / 8 * bits;
+        __m512i acc[CPU_FEW_PASS][4];
+        for (int r = 0; r < n; r++) {
+            for (int k = 0; k < 4; k++) {
+                acc[r][k] = _mm512_set1_epi32(-w->half_bias[r]);
+            }
+        }
+        for (int32_t j = 0; j < KEYS; j += 2, p += 2 * row_bytes) {
+            const __m512i x = unpack_levels(&u, p, n_codes, bits);
+            const __m512i y = unpack_levels(&u, p + row_bytes, n_codes, bits);
+            const __m512i x_low = _mm512_unpacklo_epi8(x, zero);
+            const __m512i x_high = _mm512_unpackhi_epi8(x, zero);
+            const __m512i y_low = _mm512_unpacklo_epi8(y, zero);
+            const __m512i y_high = _mm512_unpackhi_epi8(y, zero);
+            const __m512i xy[4] = {
+                _mm512_unpacklo_epi16(x_low, y_low), _mm512_unpackhi_epi16(x_low, y_low),
+                _mm512_unpacklo_epi16(x_high, y_high), _mm512_unpackhi_epi16(x_high, y_high)};
+            cpu_few_fetch(f);
+            for (int r = 0; r < n; r++) {
+                int32_t pair;
+                memcpy(&pair, w->whole[r] + j, sizeof pair);
+                for (int k = 0; k < 4; k++) {
+                    acc[r][k] = _mm512_dpwssd_epi32(acc[r][k], xy[k], _mm512_set1_epi32(pair));
+                }
+            }
+        }
+        for (int r = 0; r < n; r++) {
+            const __m512 a[4] = {_mm512_cvtepi32_ps(acc[r][0]), _mm512_cvtepi32_ps(acc[r][1]),
+                                 _mm512_cvtepi32_ps(acc[r][2]), _mm512_cvtepi32_ps(acc[r][3])};
+            add_quarters(o + (int64_t)r * call->head_dim + g->first_dim + d, a, n_codes,
+                         w->scale[r]);
+        }
+    }
+}
+
+INLINE void mix_values(const cpu_few_call *call, int32_t segment, weights *w, float *o,
+                       cpu_few_fetcher *f, const int n)
+{
+    const kern_segment *g = &call->side->segments[segment];
+
+    for (int32_t j = 0; j < KEYS; j += SLICE) {
+        expand_rows(g, call->head_page, j, w->values);
+        for (int32_t d = 0; d < g->n_dims; d += LANES) {
+            float *out = o + g->first_dim + d;
+            const float *v = w->values + d;
+            __m512 sums[CPU_FEW_PASS];
+            for (int r = 0; r < n; r++) {
+                sums[r] = _mm512_loadu_ps(out + (int64_t)r * call->head_dim);
+            }
+            cpu_few_fetch(f);
+            for (int32_t k = 0; k < SLICE; k++, v += g->n_dims) {
+                const __m512 a = _mm512_loadu_ps(v);
+                for (int r = 0; r < n; r++) {
+                    sums[r] = _mm512_fmadd_ps(_mm512_set1_ps(w->real[r][j + k]), a, sums[r]);
+                }
+            }
+            for (int r = 0; r < n; r++) {
+                _mm512_storeu_ps(out + (int64_t)r * call->head_dim, sums[r]);
+            }
+        }
+    }
+}
+
+INLINE void mix_bf16(const cpu_few_call *call, int32_t segment, const float *p, float *o,
+                     cpu_few_fetcher *f, const int n)
+{
+    const kern_segment *g = &call->side->segments[segment];
+    const int32_t row_bytes = 2 * g->n_dims;
+    const __m512i low = _mm512_setr_epi32(0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
+    const __m512i high = _mm512_add_epi32(low, _mm512_set1_epi32(8));
+
+    for (int32_t d = 0; d < g->n_dims; d += 2 * LANES) {
+        const __mmask64 mask = first_bytes(2 * (g->n_dims - d));
+        const uint8_t *v = call->head_page + g->codes_offset + 2 * d;
+        __m512 even[CPU_FEW_PASS];
+        __m512 odd[CPU_FEW_PASS];
+        for (int r = 0; r < n; r++) {
+            even[r] = _mm512_setzero_ps();
+            odd[r] = _mm512_setzero_ps();
+        }
+        for (int32_t j = 0; j < KEYS; j++, v += row_bytes) {
+            const __m512i x = _mm512_maskz_loadu_epi8(mask, v);
+            const __m512 a = even_of(x);
+            const __m512 b = odd_of(x);
+            if (j % 8 == 0) {
+                cpu_few_fetch(f);
+            }
+            for (int r = 0; r < n; r++) {
+                const __m512 w = _mm512_set1_ps(p[r * KEYS + j]);
+                even[r] = _mm512_fmadd_ps(w, a, even[r]);
+                odd[r] = _mm512_fmadd_ps(w, b, odd[r]);
+            }
+        }
+        for (int r = 0; r < n; r++) {
+            float *at = o + (int64_t)r * call->head_dim + g->first_dim + d;
+            const __m512 a = _mm512_permutex2var_ps(even[r], low, odd[r]);
+            const __m512 b = _mm512_permutex2var_ps(even[r], high, odd[r]);
+            _mm512_storeu_ps(at, _mm512_add_ps(a, _mm512_loadu_ps(at)));
+            if (d + LANES < g->n_dims) {
+                _mm512_storeu_ps(at + LANES, _mm512_add_ps(b, _mm512_loadu_ps(at + LANES)));
+            }
+        }
+    }
+}
+
+INLINE void mix_rows(const cpu_few_call *call, const float *p, float *o, const int n)
+{
+    weights w;
+    cpu_few_fetcher f = cpu_few_fetcher_of(call, call->head_dim / 32 * (KEYS / 8));
+
+    for (int32_t i = 0; i < call->side->n_segments; i++) {
+        const int32_t bits = call->side->segments[i].bits;
+        if (bits != 16) {
+            load_weights(call, i, p, &w, n);
+        }
+        switch (bits) {
+        case 1: mix_codes(call, i, &w, o, &f, n, 1); break;
+        case 2: mix_codes(call, i, &w, o, &f, n, 2); break;
+        case 3: mix_codes(call, i, &w, o, &f, n, 3); break;
+        case 4: mix_codes(call, i, &w, o, &f, n, 4); break;
+        case 16: mix_bf16(call, i, p, o, &f, n); break;
+        default: mix_values(call, i, &w, o, &f, n); break;
+        }
+    }
+}
+
+AVX512 static void dot(const cpu_few_call *call, const float *q, float *s)
+{
+    switch (call->n_rows) {
+    case 4: dot_rows(call, q, s, 4); break;
+    case 2: dot_rows(call, q, s, 2); break;
+    default: dot_rows(call, q, s, 1); break;
+    }
+}
+
+AVX512 static void mix(const cpu_few_call *call, const float *p, float *o)
+{
+    switch (call->n_rows) {
+    case 4: mix_rows(call, p, o, 4); break;
+    case 2: mix_rows(call, p, o, 2); break;
+    default: mix_rows(call, p, o, 1); break;
+    }
+}
+
+AVX512 static float top_of(const float *x, int32_t n)
+{
+    return cpu_few_avx2.top(x, n);
+}
+
+const cpu_few_path cpu_few_avx512 = {top_of, dot, mix};
+
+#else
+typedef int cpu_few_avx512_is_not_for_this_machine;
+#endif
