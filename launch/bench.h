@@ -7,6 +7,7 @@
 
 #include "base/alloc.h"
 #include "base/status.h"
+#include "kernels/cpu/cpu_isa.h"
 #include "kernels/device.h"
 
 #include <jansson.h>
@@ -15,6 +16,7 @@
 #define BENCH_MAX_RUNS     1000
 #define BENCH_MAX_POLICIES 16
 #define BENCH_MAX_COUNTS   8
+#define BENCH_MAX_RANKS    16
 
 typedef struct bench_times {
     double us[BENCH_MAX_RUNS];
@@ -43,7 +45,10 @@ typedef struct bench_options {
     const char *policies[BENCH_MAX_POLICIES];
     int32_t n_policies;
     int32_t threads[BENCH_MAX_COUNTS];
-    int32_t n_threads; /* entries of threads */
+    int32_t n_threads;         /* entries of threads */
+    cpu_isa paths[CPU_N_ISAS]; /* attention: of the CPU kernels, side by side */
+    int32_t n_paths;
+    int32_t n_ranks; /* step */
     int64_t context;
     int32_t batch;
     int32_t prefill_chunk;
@@ -51,11 +56,13 @@ typedef struct bench_options {
     kern_device device; /* step */
 } bench_options;
 
-/* Decode attention of one layer on pages of synthetic codes and norms: *json_out describes the run.
+/* Decode attention of one layer on pages of synthetic codes and norms: *json_out describes the run.  Policies
+ * that need a calibration get one of log-normal energies.
  * Errors: BAD_INPUT, NO_MEMORY. */
 BASE_MUST_CHECK base_status bench_attention(const bench_options *o, const base_alloc *mem,
                                             json_t **json_out);
-/* A prompt and then decode steps of a model on one rank, op by op.  Errors: those of the parts. */
+/* A prompt and then decode steps of a model, op by op; ranks are threads of this process.
+ * Errors: those of the parts. */
 BASE_MUST_CHECK base_status bench_step(const bench_options *o, const base_alloc *mem,
                                        json_t **json_out);
 

@@ -4,6 +4,7 @@
 #include "base/half.h"
 #include "base/random.h"
 #include "kernels/kern.h"
+#include "kvshard/calibration.h"
 #include "kvshard/format.h"
 #include "launch/bench.h"
 
@@ -14,6 +15,7 @@
 #define SEED           1
 #define MIN_ROUNDS     3
 #define TARGET_BF16    "bf16"
+#define ENERGY_SPREAD  1.5 /* deviation of the logarithm of a RoPE block's energy */
 
 typedef struct rival {
     char policy[KV_MAX_POLICY_TEXT];
@@ -21,8 +23,8 @@ typedef struct rival {
     uint8_t *pages;
     int32_t n_pools, next_pool;
     int64_t pool_bytes;
-    int64_t n_bytes; /* that one run reads */
-    bench_times times[BENCH_MAX_COUNTS];
+    int64_t n_bytes;    /* that one run reads */
+    bench_times *times; /* [n_threads][n_paths] */
 } rival;
 
 typedef struct world {
@@ -82,18 +84,41 @@ static void fill_side(const kern_side *side, uint8_t *head_page, uint64_t stream
     }
 }
 
+/* The format of a policy, after synthetic energies if it wants some. */
+static base_status make_format(const world *w, const char *text, rival *r)
+{
+    base_status st = BASE_OK;
+    kv_policy policy;
+    kv_calibration *calibration = NULL;
+    const kv_shape shape = {1, w->o->n_kv_heads, w->o->head_dim};
+    const base_hash no_model = {{0}};
+
+    BASE_TRY(st, out, kv_policy_parse(text, &policy));
+    BASE_TRY(st, out, kv_calibration_create(&shape, no_model, 1, w->mem, &calibration));
+    for (int32_t i = 0; i < shape.n_kv_heads * shape.head_dim / 2; i++) {
+        const double z = base_random_normal(SEED, 999, (uint64_t)i);
+        calibration->scores[i] = (float)exp(ENERGY_SPREAD * z);
+    }
+    BASE_TRY(st, out,
+             kv_format_create_calibrated(&policy, &shape, calibration, w->mem, &r->format));
+    kv_policy_text(&policy, r->policy);
+out:
+    kv_calibration_destroy(calibration);
+    return st;
+}
+
 static base_status rival_open(world *w, rival *r, const char *text)
 {
-    kv_policy policy;
     const kv_shape shape = {1, w->o->n_kv_heads, w->o->head_dim};
-    base_status st = kv_policy_parse(text, &policy);
-    if (st == BASE_OK) {
-        st = kv_format_create(&policy, &shape, w->mem, &r->format);
-    }
+    const base_status st = make_format(w, text, r);
     if (st != BASE_OK) {
         return st;
     }
-    kv_policy_text(&policy, r->policy);
+    const int32_t n_cells = w->o->n_threads * w->o->n_paths;
+    r->times = w->mem->get(w->mem->ctx, (size_t)n_cells * sizeof *r->times);
+    if (r->times == NULL) {
+        return BASE_FAIL(BASE_NO_MEMORY, "times of %s", r->policy);
+    }
     const int64_t stride = r->format->page_bytes;
     const int64_t n_pages = (int64_t)w->n_blocks * w->o->batch;
     r->pool_bytes = n_pages * stride;
@@ -141,12 +166,14 @@ static kern_attn_args args_of(const world *w, const rival *r)
 }
 
 /* One timed call on the next pool. */
-static base_status rival_run(world *w, rival *r, int32_t count)
+static base_status rival_run(world *w, rival *r, int32_t count, int32_t path)
 {
     const kern_attn_args args = args_of(w, r);
+    cpu_isa_limit(w->ctx[count], w->o->paths[path]);
     const int64_t begun = base_now_ns();
     const base_status st = kern_attn(w->ctx[count], &args);
-    bench_times_add(&r->times[count], (double)(base_now_ns() - begun) * 1e-3);
+    bench_times_add(&r->times[count * w->o->n_paths + path],
+                    (double)(base_now_ns() - begun) * 1e-3);
     r->n_bytes = kern_attn_bytes(&args);
     r->next_pool = (r->next_pool + 1) % r->n_pools;
     return st;
@@ -201,6 +228,7 @@ static void world_close(world *w)
     const base_alloc *mem = w->mem;
     for (int32_t i = 0; i < w->o->n_policies && w->rivals != NULL; i++) {
         kv_format_destroy(w->rivals[i].format);
+        mem->put(mem->ctx, w->rivals[i].times);
         mem->put(mem->ctx, w->rivals[i].pages);
     }
     for (int32_t i = 0; i < w->o->n_threads; i++) {
@@ -227,13 +255,30 @@ static base_status measure(world *w)
             double us = 0.0;
             BASE_TRY(st, out, bench_read_memory(w->plain, w->plain_bytes, w->o->threads[i], &us));
             bench_times_add(&w->reads[i], us);
-            for (int32_t p = 0; p < w->o->n_policies && st == BASE_OK; p++) {
-                st = rival_run(w, &w->rivals[p], i);
+            for (int32_t k = 0; k < w->o->n_policies * w->o->n_paths && st == BASE_OK; k++) {
+                st = rival_run(w, &w->rivals[k % w->o->n_policies], i, k / w->o->n_policies);
             }
         }
     }
 out:
     return st;
+}
+
+/* One line of the report: a policy on a path with a number of threads. */
+static json_t *describe_cell(const world *w, rival *r, const rival *bf16, int32_t count,
+                             int32_t path, double read_gb)
+{
+    const int32_t cell = count * w->o->n_paths + path;
+    const double us = bench_times_at(&r->times[cell], 0.5);
+    const double gb = (double)r->n_bytes * 1e-3 / us;
+    json_t *speed =
+        bf16 != NULL ? json_real(bench_times_at(&bf16->times[cell], 0.5) / us) : json_null();
+    return json_pack("{s:s, s:s, s:i, s:I, s:i, s:f, s:f, s:f, s:f, s:f, s:o}", "policy", r->policy,
+                     "path", cpu_isa_name(w->o->paths[path]), "threads", w->o->threads[count],
+                     "bytes", (json_int_t)r->n_bytes, "runs", r->times[cell].n, "median_us", us,
+                     "p10_us", bench_times_at(&r->times[cell], 0.1), "p90_us",
+                     bench_times_at(&r->times[cell], 0.9), "gb_per_s", gb,
+                     "share_of_read_bandwidth", gb / read_gb, "speed_against_bf16", speed);
 }
 
 static json_t *describe(world *w)
@@ -250,20 +295,11 @@ static json_t *describe(world *w)
         const double read_gb = (double)w->plain_bytes * 1e-3 / bench_times_at(&w->reads[i], 0.5);
         (void)json_array_append_new(
             reads, json_pack("{s:i, s:f}", "threads", o->threads[i], "gb_per_s", read_gb));
-        bench_times *base = bf16 != NULL ? (bench_times *)&bf16->times[i] : NULL;
-        for (int32_t p = 0; p < o->n_policies; p++) {
-            rival *r = &w->rivals[p];
-            const double us = bench_times_at(&r->times[i], 0.5);
-            const double gb = (double)r->n_bytes * 1e-3 / us;
-            (void)json_array_append_new(
-                results,
-                json_pack("{s:s, s:i, s:I, s:i, s:f, s:f, s:f, s:f, s:f, s:o}", "policy", r->policy,
-                          "threads", o->threads[i], "bytes", (json_int_t)r->n_bytes, "runs",
-                          r->times[i].n, "median_us", us, "p10_us",
-                          bench_times_at(&r->times[i], 0.1), "p90_us",
-                          bench_times_at(&r->times[i], 0.9), "gb_per_s", gb,
-                          "share_of_read_bandwidth", gb / read_gb, "speed_against_bf16",
-                          base != NULL ? json_real(bench_times_at(base, 0.5) / us) : json_null()));
+        for (int32_t path = 0; path < o->n_paths; path++) {
+            for (int32_t p = 0; p < o->n_policies; p++) {
+                (void)json_array_append_new(
+                    results, describe_cell(w, &w->rivals[p], bf16, i, path, read_gb));
+            }
         }
     }
     return json_pack("{s:s, s:s, s:{s:s, s:i, s:i, s:i}, s:I, s:i, s:o, s:o}", "bench", "attention",

@@ -1,44 +1,38 @@
-/* One rank's prompt in chunks, then decode steps one token each, over contexts that count time; on a GPU decode
- * steps once more as the engine runs them, without waiting for each op. */
+/* A prompt in chunks, then decode steps one token each, over contexts that count time.  Ranks are threads which own
+ * every n-th block; at most as many compute at once as there are processors, so that the time of an op is
+ * its own.  What a rank waited is no part of its time.  On a GPU decode steps run once more as the engine runs
+ * them, without waiting for each op. */
 #include "base/clock.h"
 #include "base/random.h"
+#include "kernels/comm/comm_threads.h"
 #include "kernels/comm/comm_timed.h"
 #include "kernels/timed.h"
+#include "kvshard/calibration.h"
 #include "kvshard/owner.h"
 #include "kvshard/shard.h"
 #include "launch/bench.h"
+#include "launch/bench_gemm.h"
+#include "launch/bench_memory.h"
 #include "worker/model/forward.h"
 #include "worker/model/model.h"
 
-#include <string.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <unistd.h>
 
 #define SEED         1
 #define DECODE_STEPS 32
-#define TIMEOUT_MS   60000
-
-typedef struct world {
-    const bench_options *o;
-    model *m;
-    kv_format *format;
-    kern_ctx *inner, *ctx;
-    comm *self, *ranks;
-    kv_shard *shard;
-    forward *f;
-    forward *ahead; /* over inner: nobody waits for its ops */
-    int32_t *ids;
-    float *logits;
-    int64_t position;
-    int32_t n_pages_used;
-    int64_t scratch_bytes;
-} world;
+#define TIMEOUT_MS   600000
+#define N_PHASES     3 /* prefill, decode, decode launched ahead */
 
 /* Which line of the report an op belongs to. */
-static const char *const kinds[] = {"attention", "gemm", "norm",     "rope",
-                                    "append",    "pack", "exchange", "merge"};
-#define N_KINDS  (sizeof kinds / sizeof kinds[0])
+static const char *const kinds[] = {"attention", "gemm",  "norm",  "rope",   "append", "pack",
+                                    "exchange",  "merge", "basis", "swiglu", "other"};
 #define EXCHANGE 6
+#define OTHER    10 /* all that is not named */
+#define N_KINDS  11
 
-static size_t kind_of(kern_op op) /* N_KINDS: other */
+static int kind_of(kern_op op)
 {
     switch (op) {
     case KERN_OP_attn: return 0;
@@ -48,166 +42,349 @@ static size_t kind_of(kern_op op) /* N_KINDS: other */
     case KERN_OP_append: return 4;
     case KERN_OP_pack: return 5;
     case KERN_OP_merge: return 7;
-    default: return N_KINDS; /* embed, gather, basis, bias, swiglu */
+    case KERN_OP_basis: return 8;
+    case KERN_OP_swiglu: return 9;
+    default: return OTHER;
     }
 }
 
-static base_status world_open(world *w, const base_alloc *mem)
-{
-    const bench_options *o = w->o;
-    base_status st = BASE_OK;
-    kv_policy policy;
-    const int64_t n_blocks = kv_blocks_of_tokens(o->context + 2 * DECODE_STEPS) + 1;
-    const forward_limits limits = {o->prefill_chunk, 1, TIMEOUT_MS};
+typedef struct phase { /* of one rank */
+    bench_times steps;
+    double ns[N_KINDS]; /* not waited */
+    double n_bytes[N_KINDS];
+    double busy_ns; /* their sum */
+    double wall_us;
+} phase;
 
-    BASE_TRY(st, out, model_open(o->model, mem, &w->m));
-    BASE_TRY(st, out, kv_policy_parse(o->policies[0], &policy));
-    const model_config *c = &w->m->config;
-    const kv_shape shape = {c->n_layers, c->n_kv_heads, c->head_dim};
-    BASE_TRY(st, out, kv_format_create(&policy, &shape, mem, &w->format));
-    BASE_TRY(st, out, kern_ctx_create(o->device, o->threads[0], mem, &w->inner));
-    BASE_TRY(st, out, kern_ctx_create_timed(w->inner, mem, &w->ctx));
-    BASE_TRY(st, out, comm_self_create(mem, &w->self));
-    BASE_TRY(st, out, comm_timed_create(w->self, mem, &w->ranks));
-    const kv_shard_options shard = {.n_pages = (int32_t)n_blocks,
+typedef struct world world;
+
+typedef struct rank {
+    world *world;
+    pthread_t thread;
+    bench_counter counter; /* of what it asks for */
+    kern_ctx *inner, *ctx;
+    comm *timed;
+    kv_shard *shard;
+    forward *f;
+    forward *ahead; /* on a GPU: over inner, so nobody waits for its ops */
+    int32_t *ids;
+    float *logits; /* of rank 0; a mirror */
+    int64_t position;
+    int32_t n_blocks; /* that the sequence has so far */
+    phase phases[N_PHASES];
+    base_status st;
+    char error[256];
+} rank;
+
+struct world {
+    const bench_options *o;
+    const base_alloc *mem;
+    model *m;
+    kv_calibration *calibration;
+    kv_format *format;
+    comm *comms[BENCH_MAX_RANKS];
+    rank *ranks; /* [n_ranks] */
+};
+
+typedef struct rank_bytes { /* what a rank asked for */
+    int64_t pages, tails, scratch;
+} rank_bytes;
+
+/* A rank over c, with room for its share of a context; *bytes is what that takes. */
+static base_status rank_open(const world *w, rank *r, comm *c, int64_t context, rank_bytes *bytes)
+{
+    base_status st = BASE_OK;
+    const bench_options *o = w->o;
+    const base_alloc counting = bench_counting_heap(&r->counter);
+    const int32_t n_blocks = (int32_t)kv_blocks_of_tokens(context + 2 * DECODE_STEPS) + 1;
+    const forward_limits limits = {o->prefill_chunk, 1, TIMEOUT_MS};
+    const kv_shard_options shard = {.n_pages = n_blocks / o->n_ranks + 1,
                                     .n_slots = 1,
                                     .max_step_tokens = o->prefill_chunk,
-                                    .max_blocks_per_slot = (int32_t)n_blocks};
-    BASE_TRY(st, out, kv_shard_create(w->format, &shard, w->ctx, mem, &w->shard));
-    BASE_TRY(st, out, forward_create(w->m, w->format, w->ctx, w->ranks, &limits, mem, &w->f));
+                                    .max_blocks_per_slot = n_blocks};
+
+    BASE_TRY(st, out, kern_ctx_create(o->device, o->threads[0], &counting, &r->inner));
+    BASE_TRY(st, out, kern_ctx_create_timed(r->inner, &counting, &r->ctx));
+    BASE_TRY(st, out, comm_timed_create(c, w->mem, &r->timed));
+    BASE_TRY(st, out, forward_create(w->m, w->format, r->ctx, r->timed, &limits, &counting, &r->f));
+    bytes->scratch = r->counter.n_bytes;
+    r->counter.n_bytes = 0;
+    BASE_TRY(st, out, kv_shard_create(w->format, &shard, r->ctx, &counting, &r->shard));
+    bytes->pages = shard.n_pages * w->format->page_bytes;
+    bytes->tails = r->counter.n_bytes - bytes->pages;
     if (o->device != KERN_DEVICE_CPU) {
-        BASE_TRY(st, out,
-                 forward_create(w->m, w->format, w->inner, w->self, &limits, mem, &w->ahead));
+        BASE_TRY(st, out, forward_create(w->m, w->format, r->inner, c, &limits, w->mem, &r->ahead));
     }
-    w->scratch_bytes = forward_scratch_bytes(c, &limits, 1);
-    w->ids = mem->get(mem->ctx, (size_t)o->prefill_chunk * sizeof *w->ids);
-    w->logits =
-        kern_mirror(w->ctx)->get(kern_mirror(w->ctx)->ctx, (size_t)c->n_vocab * sizeof *w->logits);
-    if (w->ids == NULL || w->logits == NULL) {
+    r->ids = w->mem->get(w->mem->ctx, (size_t)o->prefill_chunk * sizeof *r->ids);
+    r->logits = kern_mirror(r->ctx)->get(kern_mirror(r->ctx)->ctx,
+                                         (size_t)w->m->config.n_vocab * sizeof *r->logits);
+    if (r->ids == NULL || r->logits == NULL) {
         st = BASE_FAIL(BASE_NO_MEMORY, "a step of %d tokens", o->prefill_chunk);
     }
 out:
     return st;
 }
 
-static void world_close(world *w, const base_alloc *mem)
+static void rank_close(const world *w, rank *r)
 {
-    if (w->ctx != NULL) {
-        kern_mirror(w->ctx)->put(kern_mirror(w->ctx)->ctx, w->logits);
+    if (r->ctx != NULL) {
+        kern_mirror(r->ctx)->put(kern_mirror(r->ctx)->ctx, r->logits);
     }
-    mem->put(mem->ctx, w->ids);
-    forward_destroy(w->ahead);
-    forward_destroy(w->f);
-    kv_shard_destroy(w->shard);
-    comm_destroy(w->ranks);
-    comm_destroy(w->self);
-    kern_ctx_destroy(w->ctx);
-    kern_ctx_destroy(w->inner);
+    w->mem->put(w->mem->ctx, r->ids);
+    forward_destroy(r->ahead);
+    forward_destroy(r->f);
+    kv_shard_destroy(r->shard);
+    comm_destroy(r->timed);
+    kern_ctx_destroy(r->ctx);
+    kern_ctx_destroy(r->inner);
+    *r = (rank){0};
+}
+
+static void world_close(world *w)
+{
+    for (int32_t i = 0; i < w->o->n_ranks; i++) {
+        if (w->ranks != NULL) {
+            rank_close(w, &w->ranks[i]);
+        }
+        comm_destroy(w->comms[i]);
+    }
+    w->mem->put(w->mem->ctx, w->ranks);
     kv_format_destroy(w->format);
+    kv_calibration_destroy(w->calibration);
     model_close(w->m);
 }
 
-/* The next n_tokens of the sequence; *us_out is the step alone. */
-static base_status run_step(world *w, forward *f, int32_t n_tokens, double *us_out)
+static base_status world_open(world *w)
 {
     base_status st = BASE_OK;
-    const kv_step *step = NULL;
-    const kv_step_seq seq = {.n_tokens = n_tokens, .position = w->position};
-    const int32_t last_row = n_tokens - 1;
+    const bench_options *o = w->o;
+    const long n_online = sysconf(_SC_NPROCESSORS_ONLN);
+    kv_policy policy;
 
-    for (int32_t i = 0; i < n_tokens; i++) {
-        w->ids[i] = (int32_t)(base_random_u64(SEED, 2, (uint64_t)(w->position + i)) %
-                              (uint64_t)w->m->config.n_vocab);
+    BASE_TRY(st, out, model_open(o->model, w->mem, &w->m));
+    BASE_TRY(st, out, kv_policy_parse(o->policies[0], &policy));
+    const model_config *c = &w->m->config;
+    const kv_shape shape = {c->n_layers, c->n_kv_heads, c->head_dim};
+    BASE_TRY(
+        st, out,
+        kv_calibration_open(o->policies[0], o->model, w->m->hash, &shape, w->mem, &w->calibration));
+    BASE_TRY(st, out,
+             kv_format_create_calibrated(&policy, &shape, w->calibration, w->mem, &w->format));
+    BASE_TRY(
+        st, out,
+        comm_threads_create(o->n_ranks, n_online > 0 ? (int32_t)n_online : 1, w->mem, w->comms));
+    w->ranks = w->mem->get(w->mem->ctx, (size_t)o->n_ranks * sizeof *w->ranks);
+    if (w->ranks == NULL) {
+        st = BASE_FAIL(BASE_NO_MEMORY, "%d ranks", o->n_ranks);
     }
-    const int64_t begun = base_now_ns();
-    while (w->n_pages_used < kv_blocks_of_tokens(w->position + n_tokens)) {
-        BASE_TRY(st, out, kv_shard_add_page(w->shard, 0, w->n_pages_used, w->n_pages_used));
-        w->n_pages_used++;
-    }
-    BASE_TRY(st, out, kv_shard_begin_step(w->shard, &seq, 1, &step));
-    BASE_TRY(st, out, forward_step(f, w->shard, step, w->ids, &last_row, 1, w->logits));
-    *us_out = (double)(base_now_ns() - begun) * 1e-3;
-    w->position += n_tokens;
 out:
     return st;
 }
 
-/* Takes what was counted during n_steps steps of total_us. */
-static json_t *take_shares(world *w, const char *name, int64_t n_tokens, bench_times *steps,
-                           double total_us)
+/* The next n_tokens of the sequence; *us_out is the step alone. */
+static base_status run_step(rank *r, forward *f, int32_t n_tokens, double *us_out)
 {
-    kern_op_time times[KERN_N_OPS];
-    double ns[N_KINDS + 1] = {0};
-    double n_bytes[N_KINDS + 1] = {0};
-    int64_t exchange_ns = 0;
-    int64_t n_exchanges = 0;
-    double counted = 0.0;
-    json_t *ops = json_array();
+    base_status st = BASE_OK;
+    const world *w = r->world;
+    const int32_t me = comm_rank(r->timed);
+    const kv_step *step = NULL;
+    const kv_step_seq seq = {.n_tokens = n_tokens, .position = r->position};
+    const int32_t last_row = n_tokens - 1;
 
-    kern_timed_take(w->ctx, times);
-    comm_timed_take(w->ranks, &exchange_ns, &n_exchanges);
-    for (int i = 0; i < KERN_N_OPS; i++) {
-        ns[kind_of((kern_op)i)] += (double)times[i].ns;
-        n_bytes[kind_of((kern_op)i)] += (double)times[i].n_bytes;
+    for (int32_t i = 0; i < n_tokens; i++) {
+        r->ids[i] = (int32_t)(base_random_u64(SEED, 2, (uint64_t)(r->position + i)) %
+                              (uint64_t)w->m->config.n_vocab);
     }
-    ns[EXCHANGE] = (double)exchange_ns;
-    for (size_t i = 0; i < N_KINDS; i++) {
-        counted += ns[i];
+    const int64_t begun = base_now_ns();
+    for (; r->n_blocks < kv_blocks_of_tokens(r->position + n_tokens); r->n_blocks++) {
+        if (r->n_blocks % w->o->n_ranks == me) {
+            const int32_t page = r->n_blocks / w->o->n_ranks;
+            BASE_TRY(st, out, kv_shard_add_page(r->shard, 0, r->n_blocks, page));
+        }
     }
-    ns[N_KINDS] = total_us * 1e3 - counted; /* all that is not named */
-    for (size_t i = 0; i <= N_KINDS; i++) {
-        (void)json_array_append_new(
-            ops, json_pack("{s:s, s:f, s:f, s:f}", "op", i < N_KINDS ? kinds[i] : "other", "ms",
-                           ns[i] * 1e-6, "share", ns[i] * 1e-3 / total_us, "gb_per_s",
-                           ns[i] > 0.0 ? n_bytes[i] / ns[i] : 0.0));
-    }
-    return json_pack("{s:s, s:I, s:i, s:f, s:f, s:f, s:f, s:o}", "phase", name, "tokens",
-                     (json_int_t)n_tokens, "steps", steps->n, "ms", total_us * 1e-3,
-                     "median_step_ms", bench_times_at(steps, 0.5) * 1e-3, "p10_step_ms",
-                     bench_times_at(steps, 0.1) * 1e-3, "p90_step_ms",
-                     bench_times_at(steps, 0.9) * 1e-3, "ops", ops);
+    BASE_TRY(st, out, kv_shard_begin_step(r->shard, &seq, 1, &step));
+    BASE_TRY(st, out,
+             forward_step(f, r->shard, step, r->ids, &last_row, 1, me == 0 ? r->logits : NULL));
+    *us_out = (double)(base_now_ns() - begun) * 1e-3;
+    r->position += n_tokens;
+out:
+    return st;
 }
 
-static base_status run_phase(world *w, forward *f, const char *name, int64_t n_tokens,
-                             int32_t chunk, json_t *phases)
+static base_status run_phase(rank *r, forward *f, int64_t n_tokens, int32_t chunk, phase *p)
 {
-    bench_times steps = {.n = 0};
-    double total_us = 0.0;
+    kern_op_time times[KERN_N_OPS];
+    int64_t exchange_ns = 0;
+    int64_t n_exchanges = 0;
+    double named = 0.0;
+    comm *own = r->world->comms[comm_rank(r->timed)];
+
+    (void)comm_threads_take_waited(own);
     for (int64_t at = 0; at < n_tokens; at += chunk) {
         double us = 0.0;
         const int32_t n = n_tokens - at < chunk ? (int32_t)(n_tokens - at) : chunk;
-        const base_status st = run_step(w, f, n, &us);
+        const base_status st = run_step(r, f, n, &us);
         if (st != BASE_OK) {
             return st;
         }
-        bench_times_add(&steps, us);
-        total_us += us;
+        bench_times_add(&p->steps, us);
+        p->wall_us += us;
     }
-    (void)json_array_append_new(phases, take_shares(w, name, n_tokens, &steps, total_us));
+    const double waited = (double)comm_threads_take_waited(own);
+    kern_timed_take(r->ctx, times);
+    comm_timed_take(r->timed, &exchange_ns, &n_exchanges);
+    for (int i = 0; i < KERN_N_OPS; i++) {
+        p->ns[kind_of((kern_op)i)] += (double)times[i].ns;
+        p->n_bytes[kind_of((kern_op)i)] += (double)times[i].n_bytes;
+    }
+    p->ns[EXCHANGE] = (double)exchange_ns - waited;
+    p->busy_ns = p->wall_us * 1e3 - waited;
+    for (int i = 0; i < OTHER; i++) {
+        named += p->ns[i];
+    }
+    p->ns[OTHER] = p->busy_ns - named;
     return BASE_OK;
+}
+
+static void *run_rank(void *arg)
+{
+    rank *r = arg;
+    const bench_options *o = r->world->o;
+    comm *own = r->world->comms[comm_rank(r->timed)];
+
+    comm_threads_enter(own);
+    r->st = run_phase(r, r->f, o->context, o->prefill_chunk, &r->phases[0]);
+    if (r->st == BASE_OK) {
+        r->st = run_phase(r, r->f, DECODE_STEPS, 1, &r->phases[1]);
+    }
+    if (r->st == BASE_OK && r->ahead != NULL) {
+        r->st = run_phase(r, r->ahead, DECODE_STEPS, 1, &r->phases[2]);
+    }
+    if (r->st != BASE_OK) {
+        (void)snprintf(r->error, sizeof r->error, "%s", base_last_error());
+    }
+    comm_threads_leave(own);
+    return NULL;
+}
+
+/* All ranks, each on a thread.  The first failure is that of the run. */
+static base_status run_ranks(world *w)
+{
+    int32_t n_started = 0;
+    base_status st = BASE_OK;
+
+    while (n_started < w->o->n_ranks &&
+           pthread_create(&w->ranks[n_started].thread, NULL, run_rank, &w->ranks[n_started]) == 0) {
+        n_started++;
+    }
+    if (n_started < w->o->n_ranks) { /* the others learn it when they wait for it */
+        comm_threads_leave(w->comms[n_started]);
+        st = BASE_FAIL(BASE_NO_MEMORY, "thread of rank %d of %d could not be started", n_started,
+                       w->o->n_ranks);
+    }
+    for (int32_t i = 0; i < n_started; i++) {
+        rank *r = &w->ranks[i];
+        (void)pthread_join(r->thread, NULL);
+        if (st == BASE_OK && r->st != BASE_OK) {
+            st = BASE_FAIL(r->st, "rank %d: %s", i, r->error);
+        }
+    }
+    return st;
+}
+
+/* The sums over ranks of one phase. */
+static json_t *describe_phase(const world *w, int index, const char *name, int64_t n_tokens)
+{
+    phase sum = {.busy_ns = 0.0};
+    json_t *ops = json_array();
+    phase *first = &w->ranks[0].phases[index];
+
+    for (int32_t i = 0; i < w->o->n_ranks; i++) {
+        const phase *p = &w->ranks[i].phases[index];
+        for (int k = 0; k < N_KINDS; k++) {
+            sum.ns[k] += p->ns[k];
+            sum.n_bytes[k] += p->n_bytes[k];
+        }
+        sum.busy_ns += p->busy_ns;
+    }
+    for (int k = 0; k < N_KINDS; k++) {
+        (void)json_array_append_new(
+            ops, json_pack("{s:s, s:f, s:f, s:f}", "op", kinds[k], "ms", sum.ns[k] * 1e-6, "share",
+                           sum.ns[k] / sum.busy_ns, "gb_per_s",
+                           sum.ns[k] > 0.0 ? sum.n_bytes[k] / sum.ns[k] : 0.0));
+    }
+    return json_pack("{s:s, s:I, s:i, s:f, s:f, s:f, s:f, s:f, s:o}", "phase", name, "tokens",
+                     (json_int_t)n_tokens, "steps", first->steps.n, "ms", first->wall_us * 1e-3,
+                     "busy_ms_of_all_ranks", sum.busy_ns * 1e-6, "median_step_ms",
+                     bench_times_at(&first->steps, 0.5) * 1e-3, "p10_step_ms",
+                     bench_times_at(&first->steps, 0.1) * 1e-3, "p90_step_ms",
+                     bench_times_at(&first->steps, 0.9) * 1e-3, "ops", ops);
+}
+
+/* Memory of one rank at the run's context and, made for it and put back, at two others. */
+static base_status describe_memory(world *w, json_t *memory)
+{
+    base_status st = BASE_OK;
+    const int64_t contexts[] = {w->o->context, 4096, 65536};
+
+    for (size_t i = 0; i < sizeof contexts / sizeof contexts[0]; i++) {
+        rank_bytes b = {0};
+        rank *r = &w->ranks[0];
+        BASE_TRY(st, out, rank_open(w, r, w->comms[0], contexts[i], &b));
+        (void)json_array_append_new(
+            memory, json_pack("{s:I, s:I, s:I, s:I, s:I}", "context", (json_int_t)contexts[i],
+                              "weight_bytes", (json_int_t)bench_weight_bytes(w->m), "page_bytes",
+                              (json_int_t)b.pages, "tail_bytes", (json_int_t)b.tails,
+                              "scratch_bytes", (json_int_t)b.scratch));
+        rank_close(w, r);
+    }
+out:
+    return st;
+}
+
+/* The phases that ran. */
+static json_t *describe_phases(const world *w)
+{
+    json_t *phases = json_array();
+    (void)json_array_append_new(phases, describe_phase(w, 0, "prefill", w->o->context));
+    (void)json_array_append_new(phases, describe_phase(w, 1, "decode", DECODE_STEPS));
+    if (w->ranks[0].ahead != NULL) {
+        (void)json_array_append_new(phases,
+                                    describe_phase(w, 2, "decode, launched ahead", DECODE_STEPS));
+    }
+    return phases;
 }
 
 base_status bench_step(const bench_options *o, const base_alloc *mem, json_t **json_out)
 {
     base_status st = BASE_OK;
-    world w = {.o = o};
-    json_t *phases = json_array();
+    world w = {.o = o, .mem = mem};
+    json_t *memory = json_array();
+    json_t *gemm = NULL;
+    const bool on_cpu = o->device == KERN_DEVICE_CPU;
 
-    BASE_TRY(st, out, world_open(&w, mem));
-    BASE_TRY(st, out, run_phase(&w, w.f, "prefill", o->context, o->prefill_chunk, phases));
-    BASE_TRY(st, out, run_phase(&w, w.f, "decode", DECODE_STEPS, 1, phases));
-    if (o->device != KERN_DEVICE_CPU) {
-        BASE_TRY(st, out,
-                 run_phase(&w, w.ahead, "decode, launched ahead", DECODE_STEPS, 1, phases));
+    BASE_TRY(st, out, world_open(&w));
+    if (on_cpu) { /* a GPU's memory is not the allocator's to count */
+        BASE_TRY(st, out, describe_memory(&w, memory));
     }
-    *json_out =
-        json_pack("{s:s, s:s, s:s, s:s, s:i, s:I, s:i, s:I, s:O}", "bench", "step", "device",
-                  kern_device_name(o->device), "model", w.m->name, "policy", o->policies[0],
-                  "threads", o->threads[0], "context", (json_int_t)o->context, "prefill_chunk",
-                  o->prefill_chunk, "scratch_bytes", (json_int_t)w.scratch_bytes, "phases", phases);
+    for (int32_t i = 0; i < o->n_ranks; i++) {
+        rank_bytes unused;
+        BASE_TRY(st, out, rank_open(&w, &w.ranks[i], w.comms[i], o->context, &unused));
+        w.ranks[i].world = &w;
+    }
+    BASE_TRY(st, out, run_ranks(&w));
+    if (on_cpu) {
+        BASE_TRY(st, out, bench_gemm(w.m, o->prefill_chunk, mem, &gemm));
+    }
+    *json_out = json_pack("{s:s, s:s, s:s, s:s, s:i, s:i, s:I, s:i, s:O, s:O?, s:o}", "bench",
+                          "step", "device", kern_device_name(o->device), "model", w.m->name,
+                          "policy", o->policies[0], "ranks", o->n_ranks, "threads", o->threads[0],
+                          "context", (json_int_t)o->context, "prefill_chunk", o->prefill_chunk,
+                          "memory", memory, "gemm", gemm, "phases", describe_phases(&w));
     st = *json_out != NULL ? BASE_OK : BASE_FAIL(BASE_NO_MEMORY, "JSON of the benchmark");
 out:
-    json_decref(phases);
-    world_close(&w, mem);
+    json_decref(gemm);
+    json_decref(memory);
+    world_close(&w);
     return st;
 }

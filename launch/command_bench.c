@@ -19,8 +19,8 @@ static const struct {
 #define SHAPES "llama-8b, qwen-3b, demo"
 
 typedef struct settings { /* as given */
-    const char *what, *shape, *kv, *threads, *device, *model;
-    int32_t heads, kv_heads, head_dim, batch, prefill_chunk;
+    const char *what, *shape, *kv, *threads, *paths, *device, *model;
+    int32_t heads, kv_heads, head_dim, batch, prefill_chunk, ranks;
     int64_t context; /* 0: the usual one */
     double seconds;
     bool json;
@@ -59,6 +59,21 @@ static base_status take_threads(void *ctx, const char *part)
     return st;
 }
 
+static base_status take_path(void *ctx, const char *part)
+{
+    bench_options *o = ((lists *)ctx)->o;
+    for (cpu_isa isa = CPU_ISA_PLAIN; isa <= cpu_isa_of_machine(); isa++) {
+        if (strcmp(part, cpu_isa_name(isa)) == 0 && o->n_paths < CPU_N_ISAS) {
+            o->paths[o->n_paths++] = isa;
+            return BASE_OK;
+        }
+    }
+    return BASE_FAIL(BASE_BAD_INPUT,
+                     "--paths '%s', allowed plain, avx2, avx512 as far as this "
+                     "machine has them, at most %d",
+                     part, CPU_N_ISAS);
+}
+
 static base_status take_shape(const settings *s, bench_options *o)
 {
     if (s->heads != 0 || s->kv_heads != 0 || s->head_dim != 0) {
@@ -91,22 +106,27 @@ static base_status options_of(settings *s, bool step, bench_options *o)
     base_status st = BASE_OK;
     lists l = {s, o};
 
-    BASE_TRY(st, out,
-             kern_device_choose(step || s->device != NULL ? s->device : "cpu", 1, &o->device));
+    BASE_TRY(
+        st, out,
+        kern_device_choose(step || s->device != NULL ? s->device : "cpu", s->ranks, &o->device));
     if (!step && o->device != KERN_DEVICE_CPU) {
         st = BASE_FAIL(BASE_BAD_INPUT, "bench attention measures --device cpu");
         goto out;
     }
     BASE_TRY(st, out, take_shape(s, o));
+    o->n_ranks = s->ranks;
     o->context = s->context != 0 ? s->context : step ? 8192 : 131072;
     o->batch = s->batch;
     o->prefill_chunk = s->prefill_chunk;
     o->seconds = s->seconds;
     o->model = s->model;
-    const char *kv = step ? "tq:k=3,v=3" : "bf16;tq:k=4,v=4;tq:k=3,v=3;tq:k=2,v=2";
+    const char *kv =
+        step ? "tq:k=3,v=3" : "bf16;tq:k=4,v=4;tq:k=3,v=3;tq:k=2,v=2;block-gtq:k=3,v=3";
     BASE_TRY(st, out, bench_list(s->kv != NULL ? s->kv : kv, ';', &l, take_policy));
     const char *threads = s->threads != NULL ? s->threads : step ? "1" : "1,2";
     BASE_TRY(st, out, bench_list(threads, ',', &l, take_threads));
+    const char *paths = s->paths != NULL ? s->paths : cpu_isa_name(cpu_isa_of_machine());
+    BASE_TRY(st, out, bench_list(paths, ',', &l, take_path));
     if (step && (o->n_policies != 1 || o->n_threads != 1)) {
         st = BASE_FAIL(BASE_BAD_INPUT, "bench step takes one policy and one number of threads");
     }
@@ -128,12 +148,13 @@ static void print_attention(const json_t *root)
         (void)printf("reading memory, %.0f threads: %.1f GB/s\n", real_of(r, "threads"),
                      real_of(r, "gb_per_s"));
     }
-    (void)printf("\n%-31s %7s %9s %10s %10s %10s %7s %8s %9s\n", "cache", "threads", "MB",
-                 "median ms", "p10 ms", "p90 ms", "GB/s", "of read", "x bf16");
+    (void)printf("\n%-31s %-7s %7s %9s %10s %10s %10s %7s %8s %9s\n", "cache", "path", "threads",
+                 "MB", "median ms", "p10 ms", "p90 ms", "GB/s", "of read", "x bf16");
     json_array_foreach(json_object_get(root, "results"), i, r)
     {
-        (void)printf("%-31s %7.0f %9.1f %10.2f %10.2f %10.2f %7.2f %7.0f%% %9.2f\n",
-                     json_string_value(json_object_get(r, "policy")), real_of(r, "threads"),
+        (void)printf("%-31s %-7s %7.0f %9.1f %10.2f %10.2f %10.2f %7.2f %7.0f%% %9.2f\n",
+                     json_string_value(json_object_get(r, "policy")),
+                     json_string_value(json_object_get(r, "path")), real_of(r, "threads"),
                      real_of(r, "bytes") * 1e-6, real_of(r, "median_us") * 1e-3,
                      real_of(r, "p10_us") * 1e-3, real_of(r, "p90_us") * 1e-3,
                      real_of(r, "gb_per_s"), 100.0 * real_of(r, "share_of_read_bandwidth"),
@@ -147,13 +168,31 @@ static void print_step(const json_t *root)
     size_t k = 0;
     const json_t *phase = NULL;
     const json_t *op = NULL;
-    (void)printf("scratch %.1f MB, whatever the context\n", real_of(root, "scratch_bytes") * 1e-6);
+    const json_t *gemm = json_object_get(root, "gemm");
+    if (json_array_size(json_object_get(root, "memory")) > 0) {
+        (void)printf("%9s %10s %10s %10s %10s  MB of a rank\n", "context", "weights", "pages",
+                     "tails", "scratch");
+    }
+    json_array_foreach(json_object_get(root, "memory"), i, phase)
+    {
+        (void)printf("%9.0f %10.1f %10.1f %10.2f %10.2f\n", real_of(phase, "context"),
+                     real_of(phase, "weight_bytes") * 1e-6, real_of(phase, "page_bytes") * 1e-6,
+                     real_of(phase, "tail_bytes") * 1e-6, real_of(phase, "scratch_bytes") * 1e-6);
+    }
+    if (gemm != NULL) {
+        (void)printf(
+            "\nGEMMs of a layer, %.0f rows, one thread: %.2f ms, the library alone %.2f ms: "
+            "%.0f%% of its speed\n",
+            real_of(gemm, "rows"), real_of(gemm, "layer_us") * 1e-3,
+            real_of(gemm, "library_us") * 1e-3, 100.0 * real_of(gemm, "of_library"));
+    }
     json_array_foreach(json_object_get(root, "phases"), i, phase)
     {
-        (void)printf("\n%s: %.0f tokens in %.0f steps, %.1f ms, median step %.2f ms\n",
+        (void)printf("\n%s: %.0f tokens in %.0f steps, %.1f ms, median step %.2f ms; work of all "
+                     "ranks %.1f ms\n",
                      json_string_value(json_object_get(phase, "phase")), real_of(phase, "tokens"),
                      real_of(phase, "steps"), real_of(phase, "ms"),
-                     real_of(phase, "median_step_ms"));
+                     real_of(phase, "median_step_ms"), real_of(phase, "busy_ms_of_all_ranks"));
         json_array_foreach(json_object_get(phase, "ops"), k, op)
         {
             (void)printf("  %-10s %10.2f ms %6.1f%%\n",
@@ -175,6 +214,10 @@ static const base_option table[] = {
     {"batch", 0, "B", "sequences of a call", BASE_OPTION_I32(settings, batch, 1, MAX_BATCH)},
     {"kv", 0, "POLICY;..", "cache policies, side by side", BASE_OPTION_TEXT(settings, kv)},
     {"threads", 0, "1,2", "numbers of threads", BASE_OPTION_TEXT(settings, threads)},
+    {"paths", 0, "PATH,..", "attention: code for plain, avx2, avx512 side by side (the best)",
+     BASE_OPTION_TEXT(settings, paths)},
+    {"ranks", 0, "N", "step: ranks, as threads",
+     BASE_OPTION_I32(settings, ranks, 1, BENCH_MAX_RANKS)},
     {"model", 0, "DIR", "step: model folder", BASE_OPTION_TEXT(settings, model)},
     {"prefill-chunk", 0, "C", "step: tokens of a chunk",
      BASE_OPTION_I32(settings, prefill_chunk, 1, MAX_CHUNK)},
@@ -189,7 +232,8 @@ static const base_command command = {"ropewalk bench", "attention|step [options]
 
 int command_bench(int argc, const char **argv)
 {
-    settings s = {.batch = 1, .prefill_chunk = 512, .seconds = 10.0, .model = "models/demo"};
+    settings s = {
+        .batch = 1, .ranks = 1, .prefill_chunk = 512, .seconds = 10.0, .model = "models/demo"};
     bench_options o;
     json_t *root = NULL;
     base_status st = BASE_OK;

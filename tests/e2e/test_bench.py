@@ -13,15 +13,16 @@ def run(*arguments):
 
 class Bench(unittest.TestCase):
     def test_attention_puts_policies_side_by_side(self):
-        done = run("attention", "--shape", "demo", "--context", "2048", "--kv", "bf16;tq:k=3,v=3", "--threads", "1,2",
-                   "--seconds", "0", "--json")
+        done = run("attention", "--shape", "demo", "--context", "2048", "--kv", "bf16;tq:k=3,v=3;block-gtq:k=3,v=3",
+                   "--threads", "1,2", "--seconds", "0", "--json")
         self.assertEqual(done.returncode, 0, done.stderr)
         report = json.loads(done.stdout)
         self.assertEqual([r["threads"] for r in report["read_bandwidth"]], [1, 2])
-        self.assertEqual(len(report["results"]), 4)
+        self.assertEqual(len(report["results"]), 6)
         for r in report["results"]:
-            per_position = {"bf16": 1024, "tq:k=3,v=3": 200}[r["policy"]]
-            self.assertEqual(r["bytes"], 2048 * per_position)
+            least, most = {"bf16": (1024, 1024), "tq:k=3,v=3": (200, 200), "block-gtq:k=3,v=3": (200, 230)}[r["policy"]]
+            self.assertTrue(least <= r["bytes"] / 2048 <= most, r)
+            self.assertIn(r["path"], ("plain", "avx2", "avx512"))
             self.assertTrue(0 < r["p10_us"] <= r["median_us"] <= r["p90_us"])
             self.assertAlmostEqual(r["gb_per_s"], r["bytes"] * 1e-3 / r["median_us"], places=3)
             self.assertGreater(r["share_of_read_bandwidth"], 0)
@@ -29,26 +30,30 @@ class Bench(unittest.TestCase):
                 self.assertEqual(r["speed_against_bf16"], 1.0)
 
     def test_step_gives_every_op_its_share_and_scratch_does_not_grow(self):
-        scratch = set()
-        for context in ("256", "512"):
-            done = run("step", "--model", MODEL, "--context", context, "--prefill-chunk", "128", "--json")
+        for ranks, policy in (("1", "block-gtq:k=3,v=3"), ("3", "tq:k=3,v=3")):
+            done = run("step", "--model", MODEL, "--context", "512", "--prefill-chunk", "128", "--ranks", ranks, "--kv",
+                       policy, "--json")
             self.assertEqual(done.returncode, 0, done.stderr)
             report = json.loads(done.stdout)
-            scratch.add(report["scratch_bytes"])
+            self.assertEqual([m["context"] for m in report["memory"]], [512, 4096, 65536])
+            self.assertEqual(len({m["scratch_bytes"] for m in report["memory"]}), 1)
+            pages = [m["page_bytes"] for m in report["memory"]]
+            self.assertTrue(3 * pages[0] < pages[1] and 12 * pages[1] < pages[2], pages)
+            self.assertGreater(report["gemm"]["of_library"], 0)
             self.assertEqual([p["phase"] for p in report["phases"]], ["prefill", "decode"])
             for phase in report["phases"]:
                 self.assertAlmostEqual(sum(op["share"] for op in phase["ops"]), 1.0, places=6)
                 self.assertTrue(all(op["share"] >= 0 for op in phase["ops"]), phase)
                 shares = {op["op"]: op["share"] for op in phase["ops"]}
-                self.assertTrue({"attention", "gemm", "norm", "rope", "append", "pack", "merge", "exchange", "other"}
-                                == set(shares))
+                self.assertTrue({"attention", "gemm", "norm", "rope", "append", "pack", "merge", "exchange", "basis",
+                                 "swiglu", "other"} == set(shares))
                 self.assertGreater(shares["gemm"], 0)
-        self.assertEqual(len(scratch), 1)
 
     def test_errors_name_what_is_wrong(self):
         for arguments, names in ((("fly",), "fly"), (("attention", "--shape", "huge"), "huge"),
                                  (("attention", "--kv", "tq:k=9"), "k is 9"), (("attention", "--device", "tpu"), "tpu"),
-                                 (("step", "--threads", "1,2"), "one policy"), ((), "attention|step is missing")):
+                                 (("step", "--threads", "1,2"), "one policy"), (("step", "--ranks", "0"), "--ranks is 0"),
+                                 (("attention", "--paths", "mmx"), "mmx"), ((), "attention|step is missing")):
             done = run(*arguments)
             self.assertEqual(done.returncode, 2, done.stderr)
             self.assertIn(names, done.stderr.decode())
