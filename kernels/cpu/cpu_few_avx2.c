@@ -11,20 +11,21 @@
 #include <math.h>
 #include <string.h>
 
-#define KEYS   KERN_BLOCK_TOKENS
-#define LANES  8
-#define SUMS   8  /* in flight: rows times keys of a dot product */
-#define CHUNK  32 /* keys of a dot product whose sums are kept */
-#define SLICE  16 /* keys whose wide codes are values at a time */
-#define AVX2   __attribute__((target("avx2,fma,f16c")))
-#define INLINE static inline __attribute__((always_inline)) AVX2
+#define KEYS      KERN_BLOCK_TOKENS
+#define LANES     8
+#define SUMS      8  /* in flight: rows times keys of a dot product */
+#define CHUNK     32 /* keys of a dot product whose sums are kept */
+#define SLICE     16 /* keys whose wide codes are values at a time */
+#define MIX_TURNS (KEYS / SLICE)
+#define ISA       __attribute__((target("avx2,fma,f16c")))
+#define INLINE    static inline __attribute__((always_inline)) ISA
 
 INLINE __m256i load_i(const void *p)
 {
     return _mm256_loadu_si256((const __m256i *)p);
 }
 
-AVX2 static float top_of(const float *x, int32_t n)
+ISA static float top_of(const float *x, int32_t n)
 {
     const __m256i magnitude = _mm256_set1_epi32(0x7fffffff);
     __m256i top = _mm256_setzero_si256(); /* magnitudes sort like integers, NaN above infinity */
@@ -198,7 +199,7 @@ INLINE void look_up_slice(const float *centroids, const uint8_t *p, int32_t n, i
 }
 
 /* The centroids of the codes of SLICE rows from j on. */
-AVX2 static void expand_rows(const cpu_few_call *call, int32_t segment, int32_t j, float *out)
+ISA static void expand_rows(const cpu_few_call *call, int32_t segment, int32_t j, float *out)
 {
     const kern_segment *g = &call->side->segments[segment];
     const cpu_few_segment *plan = &call->plan->segments[segment];
@@ -404,27 +405,6 @@ INLINE void put_chunk(const queries *x, float *s, const int n)
     }
 }
 
-INLINE void dot_rows(const cpu_few_call *call, const float *q, float *s, const int n)
-{
-    queries x;
-    cpu_few_fetcher f = cpu_few_fetcher_of(call, (int64_t)KEYS * n / SUMS * call->side->n_segments);
-
-    load_queries(call, q, &x, n);
-    for (int32_t j = 0; j < KEYS; j += CHUNK) {
-        for (int32_t i = 0; i < call->side->n_segments; i++) {
-            switch (call->side->segments[i].bits) {
-            case 1: dot_codes(call, i, &x, j, &f, n, 1); break;
-            case 2: dot_codes(call, i, &x, j, &f, n, 2); break;
-            case 3: dot_codes(call, i, &x, j, &f, n, 3); break;
-            case 4: dot_codes(call, i, &x, j, &f, n, 4); break;
-            case 16: dot_bf16(call, i, &x, j, &f, n); break;
-            default: dot_values(call, i, &x, j, &f, n); break;
-            }
-        }
-        put_chunk(&x, s + j, n);
-    }
-}
-
 typedef struct weights { /* of one segment: times the keys' norms */
     _Alignas(32) float real[CPU_FEW_PASS][KEYS];
     _Alignas(32) int16_t whole[CPU_FEW_PASS][KEYS];
@@ -573,44 +553,7 @@ INLINE void mix_bf16(const cpu_few_call *call, int32_t segment, const float *p, 
     }
 }
 
-INLINE void mix_rows(const cpu_few_call *call, const float *p, float *o, const int n)
-{
-    weights w;
-    cpu_few_fetcher f = cpu_few_fetcher_of(call, (int64_t)call->head_dim / 16 * (KEYS / SLICE));
-
-    for (int32_t i = 0; i < call->side->n_segments; i++) {
-        const int32_t bits = call->side->segments[i].bits;
-        if (bits != 16) {
-            load_weights(call, i, p, &w, n);
-        }
-        switch (bits) {
-        case 1: mix_codes(call, i, &w, o, &f, n, 1); break;
-        case 2: mix_codes(call, i, &w, o, &f, n, 2); break;
-        case 3: mix_codes(call, i, &w, o, &f, n, 3); break;
-        case 4: mix_codes(call, i, &w, o, &f, n, 4); break;
-        case 16: mix_bf16(call, i, p, o, &f, n); break;
-        default: mix_values(call, i, &w, o, &f, n); break;
-        }
-    }
-}
-
-AVX2 static void dot(const cpu_few_call *call, const float *q, float *s)
-{
-    switch (call->n_rows) {
-    case 4: dot_rows(call, q, s, 4); break;
-    case 2: dot_rows(call, q, s, 2); break;
-    default: dot_rows(call, q, s, 1); break;
-    }
-}
-
-AVX2 static void mix(const cpu_few_call *call, const float *p, float *o)
-{
-    switch (call->n_rows) {
-    case 4: mix_rows(call, p, o, 4); break;
-    case 2: mix_rows(call, p, o, 2); break;
-    default: mix_rows(call, p, o, 1); break;
-    }
-}
+#include "kernels/cpu/cpu_few_frame.inc"
 
 const cpu_few_path cpu_few_avx2 = {top_of, dot, mix};
 

@@ -11,18 +11,19 @@
 #include <math.h>
 #include <string.h>
 
-#define KEYS   KERN_BLOCK_TOKENS
-#define LANES  16
-#define CODES  64
-#define SUMS   8  /* in flight: rows times keys of a dot product */
-#define CHUNK  32 /* keys of a dot product whose sums are kept */
-#define SLICE  16 /* keys whose wide codes are values at a time */
-#define PADDED (KERN_MAX_HEAD_DIM + KERN_MAX_SEGMENTS * CODES)
-#define STEPS  32767.0f
-#define AVX512      \
+#define KEYS      KERN_BLOCK_TOKENS
+#define LANES     16
+#define CODES     64
+#define SUMS      8  /* in flight: rows times keys of a dot product */
+#define CHUNK     32 /* keys of a dot product whose sums are kept */
+#define SLICE     16 /* keys whose wide codes are values at a time */
+#define MIX_TURNS (KEYS / 16)
+#define PADDED    (KERN_MAX_HEAD_DIM + KERN_MAX_SEGMENTS * CODES)
+#define STEPS     32767.0f
+#define ISA         \
     __attribute__(( \
         target("avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vnni")))
-#define INLINE static inline __attribute__((always_inline)) AVX512
+#define INLINE static inline __attribute__((always_inline)) ISA
 
 INLINE __mmask64 first_bytes(int32_t n)
 {
@@ -111,8 +112,7 @@ INLINE void expand(const kern_segment *g, const uint8_t *p, int bits, float *out
     }
 }
 
-AVX512 static void expand_rows(const kern_segment *g, const uint8_t *head_page, int32_t j,
-                               float *out)
+ISA static void expand_rows(const kern_segment *g, const uint8_t *head_page, int32_t j, float *out)
 {
     const uint8_t *p = head_page + g->codes_offset + (int64_t)j * (g->n_dims / 8 * g->bits);
     switch (g->bits) {
@@ -356,27 +356,6 @@ INLINE void put_chunk(const queries *x, float *s, const int n)
     }
 }
 
-INLINE void dot_rows(const cpu_few_call *call, const float *q, float *s, const int n)
-{
-    queries x;
-    cpu_few_fetcher f = cpu_few_fetcher_of(call, KEYS * n / SUMS * call->side->n_segments);
-
-    load_queries(call, q, &x, n);
-    for (int32_t j = 0; j < KEYS; j += CHUNK) {
-        for (int32_t i = 0; i < call->side->n_segments; i++) {
-            switch (call->side->segments[i].bits) {
-            case 1: dot_codes(call, i, &x, j, &f, n, 1); break;
-            case 2: dot_codes(call, i, &x, j, &f, n, 2); break;
-            case 3: dot_codes(call, i, &x, j, &f, n, 3); break;
-            case 4: dot_codes(call, i, &x, j, &f, n, 4); break;
-            case 16: dot_bf16(call, i, &x, j, &f, n); break;
-            default: dot_values(call, i, &x, j, &f, n); break;
-            }
-        }
-        put_chunk(&x, s + j, n);
-    }
-}
-
 typedef struct weights { /* of one segment: times the keys' norms */
     _Alignas(64) float real[CPU_FEW_PASS][KEYS];
     _Alignas(64) int16_t whole[CPU_FEW_PASS][KEYS];
@@ -539,46 +518,9 @@ INLINE void mix_bf16(const cpu_few_call *call, int32_t segment, const float *p, 
     }
 }
 
-INLINE void mix_rows(const cpu_few_call *call, const float *p, float *o, const int n)
-{
-    weights w;
-    cpu_few_fetcher f = cpu_few_fetcher_of(call, call->head_dim / 32 * (KEYS / 8));
+#include "kernels/cpu/cpu_few_frame.inc"
 
-    for (int32_t i = 0; i < call->side->n_segments; i++) {
-        const int32_t bits = call->side->segments[i].bits;
-        if (bits != 16) {
-            load_weights(call, i, p, &w, n);
-        }
-        switch (bits) {
-        case 1: mix_codes(call, i, &w, o, &f, n, 1); break;
-        case 2: mix_codes(call, i, &w, o, &f, n, 2); break;
-        case 3: mix_codes(call, i, &w, o, &f, n, 3); break;
-        case 4: mix_codes(call, i, &w, o, &f, n, 4); break;
-        case 16: mix_bf16(call, i, p, o, &f, n); break;
-        default: mix_values(call, i, &w, o, &f, n); break;
-        }
-    }
-}
-
-AVX512 static void dot(const cpu_few_call *call, const float *q, float *s)
-{
-    switch (call->n_rows) {
-    case 4: dot_rows(call, q, s, 4); break;
-    case 2: dot_rows(call, q, s, 2); break;
-    default: dot_rows(call, q, s, 1); break;
-    }
-}
-
-AVX512 static void mix(const cpu_few_call *call, const float *p, float *o)
-{
-    switch (call->n_rows) {
-    case 4: mix_rows(call, p, o, 4); break;
-    case 2: mix_rows(call, p, o, 2); break;
-    default: mix_rows(call, p, o, 1); break;
-    }
-}
-
-AVX512 static float top_of(const float *x, int32_t n)
+ISA static float top_of(const float *x, int32_t n)
 {
     return cpu_few_avx2.top(x, n);
 }
