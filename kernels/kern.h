@@ -13,7 +13,6 @@
 #include "kernels/op_basis.h"
 #include "kernels/op_bias.h"
 #include "kernels/op_embed.h"
-#include "kernels/op_gather.h"
 #include "kernels/op_gemm.h"
 #include "kernels/op_merge.h"
 #include "kernels/op_pack.h"

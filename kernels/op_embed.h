@@ -1,4 +1,4 @@
-/* kernels/op_embed.h - looks up embedding rows.
+/* kernels/op_embed.h - looks up rows: of the embedding, or of activations those whose logits are asked for.
  *
  *   y[t, :] = table[ids[t], :]     table [V, C] dtype; y [T, C] f32
  *

@@ -37,11 +37,6 @@ static int64_t embed_bytes(const kern_embed_args *a)
     return (int64_t)a->n_tokens * a->width * (F32 + (int64_t)base_dtype_bytes(a->dtype));
 }
 
-static int64_t gather_bytes(const kern_gather_args *a)
-{
-    return 2 * (int64_t)a->n_rows * a->width * F32;
-}
-
 static int64_t gemm_bytes(const kern_gemm_args *a)
 {
     return (int64_t)a->n * a->k * (int64_t)base_dtype_bytes(a->dtype) + (int64_t)a->m * a->k * F32 +

@@ -204,17 +204,6 @@ static base_status cuda_embed(kern_ctx *ctx, const kern_embed_args *args)
     return f.st != BASE_OK ? f.st : kern_cuda_embed(state->stream, &a);
 }
 
-static base_status cuda_gather(kern_ctx *ctx, const kern_gather_args *args)
-{
-    const cuda_state *state = ctx->state;
-    finder f = find_for(ctx, "gather");
-    kern_gather_args a = *args;
-    AT(x, a.n_x_rows);
-    AT(rows, a.n_rows);
-    AT(y, a.n_rows);
-    return f.st != BASE_OK ? f.st : kern_cuda_gather(state->stream, &a);
-}
-
 static base_status cuda_gemm_op(kern_ctx *ctx, const kern_gemm_args *args)
 {
     const cuda_state *state = ctx->state;
@@ -335,7 +324,6 @@ static const kern_backend cuda_backend = {
     .basis = cuda_basis,
     .bias = cuda_bias,
     .embed = cuda_embed,
-    .gather = cuda_gather,
     .gemm = cuda_gemm_op,
     .merge = cuda_merge,
     .pack = cuda_pack,

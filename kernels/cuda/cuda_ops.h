@@ -13,7 +13,6 @@
 #include "kernels/op_basis.h"
 #include "kernels/op_bias.h"
 #include "kernels/op_embed.h"
-#include "kernels/op_gather.h"
 #include "kernels/op_merge.h"
 #include "kernels/op_rmsnorm.h"
 #include "kernels/op_rope.h"
@@ -27,7 +26,6 @@ BASE_MUST_CHECK base_status kern_cuda_append(void *stream, const kern_append_arg
 BASE_MUST_CHECK base_status kern_cuda_basis(void *stream, const kern_basis_args *args);
 BASE_MUST_CHECK base_status kern_cuda_bias(void *stream, const kern_bias_args *args);
 BASE_MUST_CHECK base_status kern_cuda_embed(void *stream, const kern_embed_args *args);
-BASE_MUST_CHECK base_status kern_cuda_gather(void *stream, const kern_gather_args *args);
 BASE_MUST_CHECK base_status kern_cuda_merge(void *stream, const kern_merge_args *args);
 BASE_MUST_CHECK base_status kern_cuda_rmsnorm(void *stream, const kern_rmsnorm_args *args);
 BASE_MUST_CHECK base_status kern_cuda_rope(void *stream, const kern_rope_args *args);

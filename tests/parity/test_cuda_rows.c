@@ -1,4 +1,4 @@
-/* The CUDA ops that treat rows of activations one by one, against the CPU: embed, gather, bias, rope. */
+/* The CUDA ops that treat rows of activations one by one, against the CPU: embed, bias, rope. */
 #include "kernels/cuda/cuda_ops.h"
 #include "tests/support/parity_cuda.h"
 
@@ -38,7 +38,7 @@ static void embed_copies_every_dtype_exactly(void **state)
     kern_ctx_destroy(ctx);
 }
 
-static void gather_copies_rows_in_any_order(void **state)
+static void embed_takes_many_rows_of_activations(void **state)
 {
     enum { X_ROWS = 37, ROWS = 1100 };
     static const int32_t widths[] = {1, 6, 256};
@@ -54,8 +54,8 @@ static void gather_copies_rows_in_any_order(void **state)
         void *dx = on_device(x, (size_t)X_ROWS * (size_t)width * sizeof *x);
         void *dy = on_device(y, (size_t)ROWS * (size_t)width * sizeof *y);
         void *drows = on_device(rows, ROWS * sizeof *rows);
-        const kern_gather_args a = {dx, drows, dy, ROWS, X_ROWS, width};
-        CHECK_STATUS(kern_cuda_gather(NULL, &a), BASE_OK);
+        const kern_embed_args a = {drows, dx, dy, ROWS, X_ROWS, width, BASE_F32};
+        CHECK_STATUS(kern_cuda_embed(NULL, &a), BASE_OK);
         float *got = from_device(dy, (int64_t)ROWS * width);
         for (int32_t r = 0; r < ROWS; r++) {
             assert_memory_equal(got + (int64_t)r * width, x + (int64_t)rows[r] * width,
@@ -147,7 +147,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(embed_copies_every_dtype_exactly),
-        cmocka_unit_test(gather_copies_rows_in_any_order),
+        cmocka_unit_test(embed_takes_many_rows_of_activations),
         cmocka_unit_test(bias_adds_every_dtype_exactly),
         cmocka_unit_test(rope_agrees_at_every_position),
     };

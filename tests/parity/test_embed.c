@@ -35,6 +35,40 @@ static void rows_are_copied_exactly(void **state)
     kern_ctx_destroy(ctx);
 }
 
+/* Rows of activations are looked up so too: those whose logits are asked for. */
+static void an_f32_table_keeps_every_bit(void **state)
+{
+    (void)state;
+    enum { X_ROWS = 5, ROWS = 7 };
+    kern_ctx *ctx = parity_ctx(1);
+    static const int32_t widths[] = {1, 7, 8, 259};
+    const int32_t rows[ROWS] = {4, 0, 2, 2, 4, 1, 4};
+    for (size_t k = 0; k < sizeof widths / sizeof widths[0]; k++) {
+        const int32_t width = widths[k];
+        float *x = parity_normals(k, (int64_t)X_ROWS * width, 1.0);
+        x[4 * width] = -0.0f;
+        x[2 * width] = NAN;
+        x[width] = -INFINITY;
+        float *y = parity_guarded((int64_t)ROWS * width);
+        const kern_embed_args args = {.ids = rows,
+                                      .table = x,
+                                      .y = y,
+                                      .n_tokens = ROWS,
+                                      .n_vocab = X_ROWS,
+                                      .width = width,
+                                      .dtype = BASE_F32};
+        CHECK_STATUS(kern_embed(ctx, &args), BASE_OK);
+        for (int32_t j = 0; j < ROWS * width; j++) {
+            const float want = x[rows[j / width] * width + j % width];
+            assert_int_equal(base_f32_bits(y[j]), base_f32_bits(want));
+        }
+        parity_guarded_check(y, (int64_t)ROWS * width);
+        parity_guarded_free(y);
+        free(x);
+    }
+    kern_ctx_destroy(ctx);
+}
+
 static void broken_limits_are_refused(void **state)
 {
     (void)state;
@@ -51,6 +85,7 @@ static void broken_limits_are_refused(void **state)
                             .dtype = BASE_F32};
     PARITY_REFUSED(kern_embed, ctx, good, n_tokens, -1);
     PARITY_REFUSED(kern_embed, ctx, good, width, 0);
+    PARITY_REFUSED(kern_embed, ctx, good, n_vocab, 0);
     PARITY_REFUSED(kern_embed, ctx, good, n_vocab, 2);
     CHECK_ERROR_NAMES("id 2");
     ids[0] = -1;
@@ -67,6 +102,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(rows_are_copied_exactly),
+        cmocka_unit_test(an_f32_table_keeps_every_bit),
         cmocka_unit_test(broken_limits_are_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -188,21 +188,22 @@ static base_status embed(const forward *f, int32_t n_tokens)
     return kern_embed(f->ctx, &args);
 }
 
-/* Final norm and head, only for the rows of x that are asked for. */
+/* Final norm and head, only for the rows of x that are asked for, looked up as embeddings are. */
 static base_status head(const forward *f, int32_t n_tokens, int32_t n_samples, float *logits_out)
 {
     base_status st = BASE_OK;
     const model_config *c = &f->model->config;
     const scratch *s = &f->scratch;
-    const kern_gather_args args = {
-        .x = s->x,
-        .rows = f->ids + n_tokens,
+    const kern_embed_args rows = {
+        .ids = f->ids + n_tokens,
+        .table = s->x,
         .y = s->sample,
-        .n_rows = n_samples,
-        .n_x_rows = n_tokens,
+        .n_tokens = n_samples,
+        .n_vocab = n_tokens,
         .width = c->width,
+        .dtype = BASE_F32,
     };
-    BASE_TRY(st, out, kern_gather(f->ctx, &args));
+    BASE_TRY(st, out, kern_embed(f->ctx, &rows));
     BASE_TRY(
         st, out,
         block_norm(f->ctx, c, s->sample, n_samples, c->width, &f->model->final_norm, s->sample));
