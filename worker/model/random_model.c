@@ -16,7 +16,7 @@
 #define PREFIX           "random:"
 #define MAX_THREADS      64
 #define THREAD_ELEMENTS  ((int64_t)1 << 20) /* fewer are not worth a thread */
-#define WORD_ELEMENTS    4                  /* 16 bits of a random word each */
+#define WORD_ELEMENTS    2                  /* 16 bits of a random word each */
 #define TENSORS_PER_PART 64
 
 /* Tensors in the order they were made; a list of parts, since their number is not known before. */
@@ -160,26 +160,40 @@ static void **place_make(random_weights *w)
 typedef struct job {
     pthread_t thread;
     uint16_t *data;
-    uint64_t seed;
-    uint64_t stream;
-    int64_t begin; /* a multiple of WORD_ELEMENTS */
+    uint32_t keys[2]; /* of the tensor */
+    int64_t begin;    /* a multiple of WORD_ELEMENTS */
     int64_t end;
     float middle;
     float spread;
 } job;
 
-/* Uniform in middle +- spread. */
+/* A bijection that scatters neighbours. */
+static inline uint32_t mixed(uint32_t x)
+{
+    x = (x ^ x >> 16) * 0x7feb352du;
+    x = (x ^ x >> 15) * 0x846ca68bu;
+    return x ^ x >> 16;
+}
+
+/* Uniform in middle +- spread.  Not base/random: weights are many, and these loops become vectors. */
+static inline uint32_t weight(const job *j, uint32_t bits)
+{
+    return base_bf16_from_f32(j->middle +
+                              j->spread * (((float)(int32_t)bits - 32767.5f) / 32768.0f));
+}
+
 static void *job_run(void *arg)
 {
-    const job *j = arg;
-    uint64_t word = 0;
-    for (int64_t i = j->begin; i < j->end; i++) {
-        if (i % WORD_ELEMENTS == 0) {
-            word = base_random_u64(j->seed, j->stream, (uint64_t)(i / WORD_ELEMENTS));
-        }
-        const float unit = ((float)(word & 0xffffu) - 32767.5f) / 32768.0f;
-        j->data[i] = base_bf16_from_f32(j->middle + j->spread * unit);
-        word >>= 16;
+    const job j = *(const job *)arg;
+    for (int64_t i = j.begin / WORD_ELEMENTS; i < j.end / WORD_ELEMENTS; i++) {
+        const uint32_t word = mixed(mixed((uint32_t)i ^ j.keys[0]) + j.keys[1]);
+        const uint32_t two = weight(&j, word & 0xffffu) | weight(&j, word >> 16) << 16;
+        memcpy(j.data + i * WORD_ELEMENTS, &two, sizeof two);
+    }
+    if (j.end % WORD_ELEMENTS != 0) {
+        const uint32_t last = (uint32_t)(j.end / WORD_ELEMENTS);
+        j.data[j.end - 1] =
+            (uint16_t)weight(&j, mixed(mixed(last ^ j.keys[0]) + j.keys[1]) & 0xffffu);
     }
     return NULL;
 }
@@ -224,10 +238,13 @@ base_status random_weights_make(random_weights *w, const char *name, int32_t row
     }
     base_hasher_add_text(hasher, name);
     const base_hash hash = base_hasher_end(hasher);
-    job whole = {.seed = w->seed, .end = (int64_t)rows * (cols == 0 ? 1 : cols)};
+    uint64_t stream = 0;
     for (int32_t i = 0; i < 8; i++) { /* little-endian on every machine */
-        whole.stream |= (uint64_t)hash.bytes[i] << (8 * i);
+        stream |= (uint64_t)hash.bytes[i] << (8 * i);
     }
+    const uint64_t keys = base_random_u64(w->seed, stream, 0);
+    job whole = {.keys = {(uint32_t)keys, (uint32_t)(keys >> 32)},
+                 .end = (int64_t)rows * (cols == 0 ? 1 : cols)};
     const bool is_norm = cols == 0 && !ends_with(name, "bias");
     whole.middle = is_norm ? 1.0f : 0.0f;
     whole.spread = is_norm ? 0.25f : cols == 0 ? 0.5f : (float)sqrt(3.0 / cols);
