@@ -47,6 +47,7 @@ extern "C" base_status kern_cuda_attn(void *stream, const kern_cuda_attn_work *w
     case CUDA_CODED: return attn_run_coded(stream, job, f->head_dim, few, f->bits);
     case CUDA_DENSE: return attn_run_dense(stream, job, f->head_dim, few);
     case CUDA_TABLE: return attn_run_table(stream, job, f->head_dim, few);
+    case CUDA_AFFINE: return attn_run_affine(stream, job, f->head_dim, few, f->bits, f->group);
     }
     return BASE_OK;
 }

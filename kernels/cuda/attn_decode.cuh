@@ -5,6 +5,7 @@
 #ifndef KERNELS_CUDA_ATTN_DECODE_CUH
 #define KERNELS_CUDA_ATTN_DECODE_CUH
 
+#include "kernels/cuda/attn_affine.cuh"
 #include "kernels/cuda/attn_coded.cuh"
 #include "kernels/cuda/attn_combine.cuh"
 #include "kernels/cuda/attn_rows.cuh"
@@ -237,6 +238,8 @@ static __global__ void __launch_bounds__(C::NC == 2 ? 256 : 384, 1)
                 coded_page<C>(shared, loader, state, sees);
             } else if constexpr (C::family == CUDA_DENSE) {
                 attn_dense_page<C>(job, shared, loader, state, sees);
+            } else if constexpr (C::family == CUDA_AFFINE) {
+                affine_page<C>(job, shared.query, shared.format, loader, state, sees);
             } else {
                 table_page<C>(shared, halves, loader, state, sees);
             }

@@ -28,12 +28,14 @@ struct attn_job {
     int32_t n_halves;   /* room for them in shared memory */
 };
 
-/* The kernels by family, one source file each: D 64 or 128; few: up to 4 query rows a tile; bits as in
- * kern_cuda_formats. */
+/* The kernels by family, one source file each: D 64 or 128; few: up to 4 query rows a tile; bits and
+ * group as in kern_cuda_formats. */
 base_status attn_run_coded(void *stream, const attn_job &job, int head_dim, bool few,
                            const int32_t bits[2]);
 base_status attn_run_dense(void *stream, const attn_job &job, int head_dim, bool few);
 base_status attn_run_table(void *stream, const attn_job &job, int head_dim, bool few);
+base_status attn_run_affine(void *stream, const attn_job &job, int head_dim, bool few,
+                            const int32_t bits[2], int32_t group);
 
 /* What it costs to begin a head, as bytes that a CTA reads in that time: about 6 us of latencies (the queries, the first
  * page, the sums of the warps) at 25 GB/s. */

@@ -146,6 +146,43 @@ static __device__ void attn_query_halves(const cuda_side &side, attn_query<C> *q
     }
 }
 
+/* fp16, scaled to at most 1, dims in the order of affine squares: {high 0, low 0, high 1, low 1}.  NC = 1: high in both
+ * columns of a row, low in the odd one beside 0. */
+template <class C>
+static __device__ void attn_query_affine(attn_query<C> *query, int row, const float (&q)[4],
+                                         float unit)
+{
+    const int lane = threadIdx.x % 32;
+    float top = 0.0f;
+    bool is_finite = true;
+#pragma unroll
+    for (int i = 0; i < 4; i++) {
+        top = fmaxf(top, fabsf(q[i]));
+        is_finite = is_finite && fabsf(q[i]) < INFINITY;
+    }
+    for (int step = 16; step > 0; step /= 2) {
+        top = fmaxf(top, __shfl_xor_sync(~0u, top, step));
+    }
+    is_finite = __all_sync(~0u, is_finite);
+    const float k = 1.0f / fmaxf(top, 1e-30f);
+    if (4 * lane < C::D) {
+        const attn_split a = attn_split_fp16(q[0] * k, q[1] * k);
+        const attn_split b = attn_split_fp16(q[2] * k, q[3] * k);
+        const int square = lane / 8 * 2 + lane % 2;
+        const int c = lane % 8 / 2;
+        uint4 *to = (uint4 *)query->halves + square * 32;
+        if constexpr (C::NC == 2) {
+            to[row * 4 + c] = make_uint4(a.high, a.low, b.high, b.low);
+        } else {
+            to[row * 8 + c] = make_uint4(a.high, 0, b.high, 0);
+            to[row * 8 + 4 + c] = make_uint4(a.high, a.low, b.high, b.low);
+        }
+    }
+    if (lane == 0) {
+        query->unit[row] = is_finite ? unit / k : NAN;
+    }
+}
+
 /* Four dims of a query row; zero past the last row. */
 template <class C>
 static __device__ __forceinline__ float4 attn_query_load(const attn_job &job, const attn_piece &p,
@@ -183,6 +220,8 @@ static __device__ void attn_query_build(const attn_job &job, attn_shared<C> *sha
             attn_query_codes<C>(shared->format.side[0], &shared->query, row, v, unit);
         } else if constexpr (C::family == CUDA_TABLE) {
             attn_query_halves<C>(shared->format.side[0], &shared->query, row, v, unit);
+        } else if constexpr (C::family == CUDA_AFFINE) {
+            attn_query_affine<C>(&shared->query, row, v, unit);
         }
         row += (int)blockDim.x / 32;
         q = attn_query_load<C>(job, shared->piece, row);

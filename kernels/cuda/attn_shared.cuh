@@ -11,7 +11,7 @@
 #include "kernels/cuda/ptx.cuh"
 
 /* One kind of kernel. */
-template <cuda_family FAMILY_, int D_, int NC_, int KB_, int VB_>
+template <cuda_family FAMILY_, int D_, int NC_, int KB_, int VB_, int GROUP_ = 0>
 struct attn_kind {
     static constexpr cuda_family family = FAMILY_;
     static constexpr int D = D_;
@@ -19,11 +19,16 @@ struct attn_kind {
     static constexpr int R = 4 * NC_;
     static constexpr int KB = KB_; /* the only width of K; 0: look at each segment */
     static constexpr int VB = VB_;
+    static constexpr int group = GROUP_; /* the only one of affine segments; 0: look at each */
     static constexpr int blocks = D_ / 16;
     static constexpr int chunk_rows = 16;                   /* of bf16 */
     static constexpr int chunk_bytes = chunk_rows * 2 * D_; /* of bf16 rows of one side */
     static constexpr int slots = FAMILY_ == CUDA_DENSE ? 6 : 2;
     static constexpr int pitch = D_ + (NC_ == 2 ? 4 : 8); /* of staged rows: no bank conflicts */
+    /* Of queries as fp16. */
+    static constexpr int half_words = FAMILY_ == CUDA_TABLE    ? blocks * 32 * 2 * NC_
+                                      : FAMILY_ == CUDA_AFFINE ? blocks * 32 * 4
+                                                               : 1;
 };
 
 /* Query rows as right-hand factors: [D / 16][32 lanes]. */
@@ -33,8 +38,7 @@ struct attn_query {
         uint32_t codes[C::blocks * 32 * C::NC]; /* int8: {high, low}; of the table kernel: unused */
     alignas(
         16) uint32_t rows[C::blocks * 32 * 2 * C::NC]; /* bf16: {high 0, high 1, low 0, low 1} */
-    alignas(16) uint32_t
-        halves[C::family == CUDA_TABLE ? C::blocks * 32 * 2 * C::NC : 1]; /* fp16, the same */
+    alignas(16) uint32_t halves[C::half_words]; /* fp16, the same; affine: {high, low} twice */
     float unit[ATTN_MAX_ROWS];        /* base-2 logit = unit * what codes or halves give */
     float inverse_top[ATTN_MAX_ROWS]; /* of the table kernel: halves are of q * inverse_top */
     int32_t half_sum[KERN_MAX_SEGMENTS]

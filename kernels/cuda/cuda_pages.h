@@ -21,8 +21,8 @@ extern "C" {
  * Immutable; any thread. */
 typedef struct kern_cuda_formats kern_cuda_formats;
 
-/* formats [n_kv_heads], host memory, not kept.  Waits for a small copy.  BAD_INPUT: segments that are not
- * multiples of 16 dims, or an offset that is no multiple of 16. */
+/* formats [n_kv_heads], host memory, not kept.  Waits for a small copy.  BAD_INPUT: a head that does not
+ * fit (fragment.h), or affine heads beside others. */
 BASE_MUST_CHECK base_status kern_cuda_formats_create(const kern_head_format *formats,
                                                      int32_t n_kv_heads, int32_t head_dim,
                                                      const base_alloc *mem,
@@ -54,6 +54,9 @@ typedef struct kern_cuda_attn_work {
  *            units; it grows with scale |q| |K_j|, and lse is off by at most 2e-5 of that more than op_attn.h says.
  *            2e-4: all segments of 2, 3 and 4 bits, centroids int8 levels (4 bits: and a half) times a scale.  Queries in
  *                  15 bits (up to 4 query rows a KV head) or 16, weights in 16 relative to a page's largest, sums exact.
+ *            1e-4: affine pages.  Queries times K's scales and weights times V's as two 16-bit floats each, kept to 2^-25 of
+ *                  the largest query element and of the largest weight of the page; f32 sums of codes and of minima, which
+ *                  mostly cancel: of values that average out, o is far shorter than what is summed.
  *            5e-5: all other pages.  Queries, weights and centroids as two 16-bit floats each (bf16 values as they are),
  *                  f32 sums; so are open rows everywhere. */
 BASE_MUST_CHECK base_status kern_cuda_attn(void *stream, const kern_cuda_attn_work *work,

@@ -77,7 +77,13 @@ bool build_segment(builder *b, const kern_segment *from, int32_t begin, cuda_seg
     to->halves = -1;
     to->book = -1;
     to->scale = 1.0f;
-    if (from->bits == kPlain) {
+    if (from->kind == KERN_PLAIN) {
+        return false;
+    }
+    if (kern_segment_is_affine(from)) {
+        to->group = from->group;
+        to->norms_at = from->scales_offset - begin;
+        to->minima_at = from->minima_offset - begin;
         return false;
     }
     const int n = 1 << from->bits;
@@ -101,7 +107,7 @@ bool build_segment(builder *b, const kern_segment *from, int32_t begin, cuda_seg
 void build_halves(builder *b, const kern_side *from, cuda_side *to)
 {
     for (int i = 0; i < from->n_segments; i++) {
-        if (from->segments[i].bits == kPlain) {
+        if (from->segments[i].kind != KERN_CODEBOOK) {
             continue;
         }
         to->segments[i].halves = b->n_halves;
@@ -114,19 +120,26 @@ void build_halves(builder *b, const kern_side *from, cuda_side *to)
     }
 }
 
-void add_section(cuda_gap *sections, int *n, int32_t begin, int32_t n_bytes)
+void add_section(cuda_gap *sections, int *n, cuda_gap section)
 {
     int at = (*n)++;
-    for (; at > 0 && sections[at - 1].begin > begin; at--) {
+    for (; at > 0 && sections[at - 1].begin > section.begin; at--) {
         sections[at] = sections[at - 1];
     }
-    sections[at].begin = begin;
-    sections[at].end = begin + n_bytes;
+    sections[at] = section;
 }
 
-int32_t code_bytes(const kern_segment *g)
+/* The sections of a segment: codes, then norms, or scales and minima.  Returns how many. */
+int sections_of(const kern_segment *g, cuda_gap out[3])
 {
-    return KERN_BLOCK_TOKENS / 8 * g->n_dims * g->bits;
+    const int32_t pairs = kern_segment_is_affine(g) ? kern_segment_pairs(g) : 0;
+    out[0].begin = g->codes_offset;
+    out[0].end = g->codes_offset + KERN_BLOCK_TOKENS / 8 * g->n_dims * g->bits;
+    out[1].begin = pairs > 0 ? g->scales_offset : g->norms_offset;
+    out[1].end = out[1].begin + (pairs > 0 ? pairs : KERN_BLOCK_TOKENS) * 2;
+    out[2].begin = g->minima_offset;
+    out[2].end = g->minima_offset + pairs * 2;
+    return g->kind == KERN_PLAIN ? 1 : pairs > 0 ? 3 : 2;
 }
 
 void build_gaps(const kern_head_format *f, cuda_head *head)
@@ -136,14 +149,14 @@ void build_gaps(const kern_head_format *f, cuda_head *head)
     for (int s = 0; s < 2; s++) {
         const kern_side *side = s == 0 ? &f->k : &f->v;
         for (int i = 0; i < side->n_segments; i++) {
-            const kern_segment *g = &side->segments[i];
-            add_section(sections, &n, g->codes_offset, code_bytes(g));
-            if (g->bits != kPlain) {
-                add_section(sections, &n, g->norms_offset, KERN_BLOCK_TOKENS * 2);
+            cuda_gap own[3];
+            const int n_own = sections_of(&side->segments[i], own);
+            for (int j = 0; j < n_own; j++) {
+                add_section(sections, &n, own[j]);
             }
         }
     }
-    add_section(sections, &n, f->head_page_bytes, 0);
+    add_section(sections, &n, {f->head_page_bytes, f->head_page_bytes});
     int32_t at = 0;
     for (int i = 0; i < n; i++) {
         if (sections[i].begin > at) {
@@ -160,14 +173,11 @@ bool build_side(builder *b, const kern_side *from, cuda_side *to)
     int32_t begin = INT32_MAX;
     int32_t end = 0;
     for (int i = 0; i < from->n_segments; i++) {
-        const kern_segment *g = &from->segments[i];
-        const int32_t codes_end = g->codes_offset + code_bytes(g);
-        begin = g->codes_offset < begin ? g->codes_offset : begin;
-        end = codes_end > end ? codes_end : end;
-        if (g->bits != kPlain) {
-            const int32_t norms_end = g->norms_offset + KERN_BLOCK_TOKENS * 2;
-            begin = g->norms_offset < begin ? g->norms_offset : begin;
-            end = norms_end > end ? norms_end : end;
+        cuda_gap own[3];
+        const int n_own = sections_of(&from->segments[i], own);
+        for (int j = 0; j < n_own; j++) {
+            begin = own[j].begin < begin ? own[j].begin : begin;
+            end = own[j].end > end ? own[j].end : end;
         }
     }
     to->begin = begin;
@@ -193,6 +203,24 @@ int32_t common_bits(const kern_head_format *formats, int32_t n, int side)
     return bits;
 }
 
+/* The group that all affine segments of all heads have, or 0. */
+int32_t common_group(const kern_head_format *formats, int32_t n)
+{
+    int32_t group = 0;
+    for (int i = 0; i < 2 * n; i++) {
+        const kern_head_format *f = &formats[i / 2];
+        const kern_segment *g = i % 2 == 0 ? &f->k.segments[0] : &f->v.segments[0];
+        if (!kern_segment_is_affine(g)) {
+            continue;
+        }
+        if (group != 0 && group != g->group) {
+            return 0;
+        }
+        group = g->group;
+    }
+    return group;
+}
+
 void build(kern_cuda_formats *p, const kern_head_format *formats, builder *b)
 {
     const int32_t n = p->layer.n_kv_heads;
@@ -212,7 +240,9 @@ void build(kern_cuda_formats *p, const kern_head_format *formats, builder *b)
     p->layer.total_units = b->units[n];
     p->bits[0] = common_bits(formats, n, 0);
     p->bits[1] = common_bits(formats, n, 1);
-    p->family = coded                                          ? CUDA_CODED
+    p->group = common_group(formats, n);
+    p->family = kern_fragment_is_affine(&formats[0])           ? CUDA_AFFINE
+                : coded                                        ? CUDA_CODED
                 : p->bits[0] == kPlain && p->bits[1] == kPlain ? CUDA_DENSE
                                                                : CUDA_TABLE;
     for (int h = 0; h < n && p->family == CUDA_TABLE; h++) {
@@ -241,11 +271,13 @@ extern "C" base_status kern_cuda_formats_create(const kern_head_format *formats,
     uint8_t *host = nullptr;
 
     for (int32_t h = 0; h < n_kv_heads; h++) {
-        if (!kern_fragment_fits(&formats[h])) {
-            return BASE_FAIL(BASE_BAD_INPUT,
-                             "cuda: head %d has affine segments (kivi: use --device cpu), or one "
-                             "that is no multiple of 16 dims, or starts at %lld",
-                             h, (long long)formats[h].offset);
+        if (!kern_fragment_fits(&formats[h]) ||
+            kern_fragment_is_affine(&formats[h]) != kern_fragment_is_affine(&formats[0])) {
+            return BASE_FAIL(
+                BASE_BAD_INPUT,
+                "cuda: head %d has a segment that is no multiple of 16 dims, or affine "
+                "ones beside others, or starts at %lld",
+                h, (long long)formats[h].offset);
         }
     }
     p = static_cast<kern_cuda_formats *>(mem->get(mem->ctx, sizeof *p));

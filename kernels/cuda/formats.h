@@ -13,13 +13,15 @@ typedef struct cuda_segment {
     int32_t bits;
     int32_t first_dim;
     int32_t n_dims;
-    int32_t codes_at; /* bytes from the start of the side */
-    int32_t norms_at; /* the same */
-    float scale;      /* a value is norm * scale * level (or * half, as the table has it) */
-    uint32_t low;     /* int8 levels 0..3 (4 bits: magnitudes, value m + 1/2), a byte each */
-    uint32_t high;    /* levels 4..7 */
-    int32_t halves;   /* into halves: [2^bits], centroid / scale; -1 for bf16 */
-    int32_t book;     /* into floats: [2^bits] centroids, [2^bits - 1] thresholds; -1 for bf16 */
+    int32_t codes_at;  /* bytes from the start of the side */
+    int32_t norms_at;  /* the same; affine: of the scales */
+    int32_t minima_at; /* the same; affine only */
+    int32_t group;     /* elements that share a scale and a min; 0: not affine */
+    float scale;       /* a value is norm * scale * level (or * half, as the table has it) */
+    uint32_t low;      /* int8 levels 0..3 (4 bits: magnitudes, value m + 1/2), a byte each */
+    uint32_t high;     /* levels 4..7 */
+    int32_t halves;    /* into halves: [2^bits], centroid / scale; -1: none */
+    int32_t book;      /* into floats: [2^bits] centroids, [2^bits - 1] thresholds; -1: none */
 } cuda_segment;
 
 typedef struct cuda_side {
@@ -44,9 +46,10 @@ typedef struct cuda_head {
 } cuda_head;
 
 typedef enum cuda_family {
-    CUDA_CODED, /* every segment is int8 levels of 2, 3 or 4 bits */
-    CUDA_DENSE, /* both sides of every head are one bf16 segment */
-    CUDA_TABLE, /* everything else: centroids from a table */
+    CUDA_CODED,  /* every segment is int8 levels of 2, 3 or 4 bits */
+    CUDA_DENSE,  /* both sides of every head are one bf16 segment */
+    CUDA_TABLE,  /* any other segments of codebooks and bf16: centroids from a table */
+    CUDA_AFFINE, /* sides of one affine or bf16 segment, at least one of them affine */
 } cuda_family;
 
 /* By value in kernel arguments. */
@@ -66,6 +69,7 @@ struct kern_cuda_formats {
     cuda_family family;
     int32_t head_dim;
     int32_t bits[2];    /* of K and V when every head has one segment of that width, else 0 */
+    int32_t group;      /* of all affine segments when it is the same, else 0 */
     int32_t side_bytes; /* the largest n_bytes of a side */
     int32_t n_halves;   /* the most table entries of one head */
     int32_t n_sms;

@@ -104,6 +104,46 @@ static void codes_to_plain(const kern_segment *g, int32_t side, const uint8_t *f
     }
 }
 
+static void affine_codes(const kern_segment *g, int32_t side, bool from_plain, const uint8_t *from,
+                         uint8_t *to)
+{
+    const int32_t row_bytes = g->n_dims / 8 * g->bits;
+    const int32_t n_columns = side == 0 ? g->n_dims : KERN_BLOCK_TOKENS;
+    const int32_t n_squares = n_columns / FRAGMENT_SQUARE;
+    memset(to, 0, (size_t)(KERN_BLOCK_TOKENS * row_bytes));
+    for (int32_t i = 0; i < KERN_BLOCK_TOKENS * g->n_dims; i++) {
+        const int32_t n = i % 4;
+        const int32_t lane = i / 4 % FRAGMENT_LANES;
+        const int32_t part = i / 4 / FRAGMENT_LANES % FRAGMENT_PARTS;
+        const int32_t square = i / 4 / FRAGMENT_LANES / FRAGMENT_PARTS % n_squares;
+        const int32_t band = i / 4 / FRAGMENT_LANES / FRAGMENT_PARTS / n_squares;
+        const fragment_spot s = fragment_affine_at(side, band, part, square, lane, n);
+        const int32_t word =
+            fragment_affine_word(n_columns, g->bits, band, square, part * g->bits / 8, lane);
+        for (int32_t k = 0; k < g->bits; k++) {
+            const int32_t at = (fragment_affine_bit(g->bits, part, n) + k) % 32 + 8 * word;
+            const int32_t plain = 8 * s.token * row_bytes + s.dim * g->bits + k;
+            const int32_t a = from_plain ? plain : at;
+            const int32_t b = from_plain ? at : plain;
+            to[b / 8] = (uint8_t)(to[b / 8] | (from[a / 8] >> (a % 8) & 1) << (b % 8));
+        }
+    }
+}
+
+static void affine_permute(const kern_segment *g, int32_t side, bool from_plain,
+                           const uint8_t *from, uint8_t *to)
+{
+    const int32_t n_groups = side == 0 ? 1 : g->n_dims / g->group;
+    affine_codes(g, side, from_plain, from + g->codes_offset, to + g->codes_offset);
+    for (int32_t i = 0; i < kern_segment_pairs(g); i++) {
+        const int32_t there = 2 * fragment_affine_pair(side, n_groups, i);
+        const int32_t a = from_plain ? 2 * i : there;
+        const int32_t b = from_plain ? there : 2 * i;
+        memcpy(to + g->scales_offset + b, from + g->scales_offset + a, 2);
+        memcpy(to + g->minima_offset + b, from + g->minima_offset + a, 2);
+    }
+}
+
 static void side_permute(const kern_side *side, int32_t number, bool from_plain,
                          const uint8_t *from, uint8_t *to)
 {
@@ -111,6 +151,10 @@ static void side_permute(const kern_side *side, int32_t number, bool from_plain,
         const kern_segment *g = &side->segments[i];
         const uint8_t *a = from + g->codes_offset;
         uint8_t *b = to + g->codes_offset;
+        if (kern_segment_is_affine(g)) {
+            affine_permute(g, number, from_plain, from, to);
+            continue;
+        }
         if (g->kind == KERN_PLAIN) {
             for (int32_t j = 0; j < KERN_BLOCK_TOKENS * g->n_dims; j++) {
                 const int32_t at =
@@ -150,17 +194,42 @@ void kern_fragment_to_plain(const kern_head_format *format, const uint8_t *from,
     page_permute(format, false, from, to);
 }
 
-static bool side_fits(const kern_side *side)
+/* Affine segments are whole sides, as the policy makes them: K by channel, V by position. */
+static bool segment_fits(const kern_segment *g, const kern_side *side, int32_t number,
+                         int32_t head_dim)
+{
+    if (kern_segment_is_affine(g)) {
+        return side->n_segments == 1 && (head_dim == 64 || head_dim == 128) &&
+               g->kind == (number == 0 ? KERN_AFFINE_CHANNEL : KERN_AFFINE_POSITION);
+    }
+    return g->n_dims % FRAGMENT_SQUARE == 0;
+}
+
+static bool side_fits(const kern_side *side, int32_t number, int32_t head_dim)
 {
     bool fits = true;
     for (int32_t i = 0; i < side->n_segments; i++) {
-        fits = fits && !kern_segment_is_affine(&side->segments[i]) &&
-               side->segments[i].n_dims % 16 == 0;
+        fits = fits && segment_fits(&side->segments[i], side, number, head_dim);
     }
     return fits;
 }
 
+/* One segment, and no codebook. */
+static bool side_is_whole(const kern_side *side)
+{
+    return side->n_segments == 1 && side->segments[0].kind != KERN_CODEBOOK;
+}
+
+bool kern_fragment_is_affine(const kern_head_format *format)
+{
+    return kern_segment_is_affine(&format->k.segments[0]) ||
+           kern_segment_is_affine(&format->v.segments[0]);
+}
+
 bool kern_fragment_fits(const kern_head_format *format)
 {
-    return format->offset % 16 == 0 && side_fits(&format->k) && side_fits(&format->v);
+    return format->offset % 16 == 0 && side_fits(&format->k, 0, format->head_dim) &&
+           side_fits(&format->v, 1, format->head_dim) &&
+           (!kern_fragment_is_affine(format) ||
+            (side_is_whole(&format->k) && side_is_whole(&format->v)));
 }

@@ -23,7 +23,16 @@
  *      8   words 2p + r, a byte a code
  * bf16 values: squares of 512 bytes, 16 a lane, word r + 2h = row 8r + g, columns 8h + 2c and the next; K's lie
  * tokens first, V's dims first.
- * Norms: that of token 16u + 8r + g is number 16g + 2u + r. */
+ * Norms: that of token 16u + 8r + g is number 16g + 2u + r.
+ *
+ * Affine sides (a segment of 64 or 128 dims) are multiplied as 16-bit floats, in bands of 32 rows: part p of a band
+ * is rows 8p + g.  A square of 16 columns has four of them on a lane, n = 0 .. 3:
+ *      K: dim 32(s / 2) + 8c + 4(s % 2) + n        V: token 16s + 8(n / 2) + 2c + n % 2
+ * A lane's words of a band run over squares, b / 2 to a square, 8 / b parts to a word, and lie as vectors of 16 bytes
+ * a lane.  A code lies where one mask makes it the mantissa of a half, if need be after a rotation by 8: code n of
+ * part p is bits 8(n / 2) + 16(n % 2) + 2 + b (p % (8 / b)) and on, past bit 31 from bit 0.
+ * Scales and minima: K's in plain order.  V's group by group of dims, 128 tokens each, that of token
+ * 32q + 16y + 8k + 2c + e being number 32q + 8c + 4y + 2k + e. */
 #ifndef KERNELS_CUDA_FRAGMENT_ORDER_H
 #define KERNELS_CUDA_FRAGMENT_ORDER_H
 
@@ -39,6 +48,8 @@
 
 #define FRAGMENT_LANES  32
 #define FRAGMENT_SQUARE 16 /* rows and columns */
+#define FRAGMENT_BAND   32 /* rows */
+#define FRAGMENT_PARTS  4  /* of a band */
 
 typedef struct fragment_tile {
     int32_t offset; /* bytes from the start of the segment's codes */
@@ -124,6 +135,46 @@ FRAGMENT_FN int32_t fragment_plain_at(int32_t side, int32_t n_dims, int32_t toke
 FRAGMENT_FN int32_t fragment_norm_at(int32_t token)
 {
     return token % 8 * 16 + token / 16 * 2 + token / 8 % 2;
+}
+
+/* Code n of a square of a band in a lane. */
+FRAGMENT_FN fragment_spot fragment_affine_at(int32_t side, int32_t band, int32_t part,
+                                             int32_t square, int32_t lane, int32_t n)
+{
+    const int32_t row = FRAGMENT_BAND * band + 8 * part + lane / 4;
+    const int32_t c = lane % 4;
+    fragment_spot s;
+    if (side == 0) {
+        s.token = row;
+        s.dim = square / 2 * 32 + 8 * c + square % 2 * 4 + n;
+    } else {
+        s.token = FRAGMENT_SQUARE * square + n / 2 * 8 + 2 * c + n % 2;
+        s.dim = row;
+    }
+    return s;
+}
+
+/* Its first bit; bit k of it is the k-th from there, past bit 31 from bit 0. */
+FRAGMENT_FN int32_t fragment_affine_bit(int32_t bits, int32_t part, int32_t n)
+{
+    return (n / 2 * 8 + n % 2 * 16 + 2 + bits * (part % (8 / bits))) % 32;
+}
+
+/* Bytes from the start of the codes to the word of a lane that has parts (8 / bits) m and on. */
+FRAGMENT_FN int32_t fragment_affine_word(int32_t n_columns, int32_t bits, int32_t band,
+                                         int32_t square, int32_t m, int32_t lane)
+{
+    const int32_t w = square * (bits / 2) + m;
+    return FRAGMENT_BAND / 8 * n_columns * bits * band + w / 4 * 512 + lane * 16 + w % 4 * 4;
+}
+
+/* Where the scale and min of plain number i lie in theirs, of n_groups to a token on V's side. */
+FRAGMENT_FN int32_t fragment_affine_pair(int32_t side, int32_t n_groups, int32_t i)
+{
+    const int32_t t = i / n_groups;
+    return side == 0 ? i
+                     : i % n_groups * KERN_BLOCK_TOKENS + t / 32 * 32 + t / 2 % 4 * 8 +
+                           t / 8 % 4 * 2 + t % 2;
 }
 
 #endif /* KERNELS_CUDA_FRAGMENT_ORDER_H */

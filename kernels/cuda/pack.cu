@@ -3,6 +3,7 @@
 #include "kernels/cuda/cuda_check.h"
 #include "kernels/cuda/formats.h"
 #include "kernels/cuda/fragment_order.h"
+#include "kernels/cuda/pack_affine.h"
 
 #include <cuda_fp16.h>
 
@@ -246,6 +247,9 @@ extern "C" base_status kern_cuda_pack(void *stream, const kern_cuda_formats *for
     const auto kernel = formats->head_dim == 64 ? pack_kernel<64> : pack_kernel<128>;
     if (n_ctas == 0) {
         return BASE_OK;
+    }
+    if (formats->family == CUDA_AFFINE) {
+        return pack_affine(stream, formats, a);
     }
     /* As many CTAs an SM as shared memory holds: their phases overlap. */
     base_status st =

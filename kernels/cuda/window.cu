@@ -86,6 +86,38 @@ __device__ void widen_codes(const kern_segment &g, int side, const uint8_t *head
     }
 }
 
+template <int kBits>
+__device__ void widen_affine(const kern_segment &g, int side, const uint8_t *head_page,
+                             uint8_t *image)
+{
+    const int n_columns = side == 0 ? g.n_dims : KERN_BLOCK_TOKENS;
+    const int n_squares = n_columns / FRAGMENT_SQUARE;
+    const int n_groups = side == 0 ? 1 : g.n_dims / g.group; /* of a token */
+    const auto half_at = [&](int32_t section, int pair) {
+        return __half2float(*reinterpret_cast<const __half *>(
+            head_page + section + 2 * fragment_affine_pair(side, n_groups, pair)));
+    };
+    for (int i = threadIdx.x; i < KERN_BLOCK_TOKENS * g.n_dims / 4; i += kThreads) {
+        const int lane = i % FRAGMENT_LANES;
+        const int part = i / FRAGMENT_LANES % FRAGMENT_PARTS;
+        const int square = i / FRAGMENT_LANES / FRAGMENT_PARTS % n_squares;
+        const int band = i / FRAGMENT_LANES / FRAGMENT_PARTS / n_squares;
+        const uint32_t word = *reinterpret_cast<const uint32_t *>(
+            head_page + g.codes_offset +
+            fragment_affine_word(n_columns, kBits, band, square, part * kBits / 8, lane));
+#pragma unroll
+        for (int n = 0; n < 4; n++) {
+            const fragment_spot s = fragment_affine_at(side, band, part, square, lane, n);
+            const uint32_t code = __funnelshift_r(word, word, fragment_affine_bit(kBits, part, n)) &
+                                  ((1u << kBits) - 1u);
+            const int pair = side == 0 ? s.token / g.group * g.n_dims + s.dim
+                                       : (s.token * g.n_dims + s.dim) / g.group;
+            put(image, s.token, g.first_dim + s.dim,
+                fmaf(half_at(g.scales_offset, pair), (float)code, half_at(g.minima_offset, pair)));
+        }
+    }
+}
+
 __device__ void widen_plain(const kern_segment &g, int side, const uint8_t *head_page,
                             uint8_t *image)
 {
@@ -103,6 +135,14 @@ __device__ void widen_page(const kern_side *side, int number, const uint8_t *hea
 {
     for (int s = 0; s < side->n_segments; s++) {
         const kern_segment g = side->segments[s];
+        if (g.kind == KERN_AFFINE_CHANNEL || g.kind == KERN_AFFINE_POSITION) {
+            switch (g.bits) {
+            case 2: widen_affine<2>(g, number, head_page, image); break;
+            case 4: widen_affine<4>(g, number, head_page, image); break;
+            case 8: widen_affine<8>(g, number, head_page, image); break;
+            }
+            continue;
+        }
         switch (g.bits) {
         case 1: widen_codes<1>(g, number, head_page, image); break;
         case 2: widen_codes<2>(g, number, head_page, image); break;

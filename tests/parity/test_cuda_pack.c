@@ -24,6 +24,8 @@ static uint16_t *make_rows(int32_t head_dim, uint64_t stream)
         case 31: x *= 1e18; break;  /* the square of the norm overflows */
         case 40: x = i % 64 == 7 ? (double)NAN : x; break;
         case 41: x = i % 64 == 7 ? (double)INFINITY : x; break;
+        case 42: x = (double)NAN; break;
+        case 43: x = -0.0; break;
         case 64: x *= 1e-38; break; /* subnormal */
         case 65: x *= i % 2 == 0 ? 1e-30 : 1.0; break;
         case 80: x *= 1e6; break;  /* the norm overflows fp16 */
@@ -31,12 +33,16 @@ static uint16_t *make_rows(int32_t head_dim, uint64_t stream)
         case 127: x = 1.0; break;  /* equal elements */
         default: break;
         }
+        /* of one K, a channel that is NaN for a whole group of positions */
+        x = row / 128 == 2 && row % 128 >= 96 && i % head_dim == 5 ? (double)NAN : x;
         rows[i] = base_bf16_from_f32((float)x);
     }
     return rows;
 }
 
-static void check(kern_ctx *ctx, int32_t head_dim, int32_t n_segments, const int32_t *bits)
+/* Head h has v_bits turned by h. */
+static void check(kern_ctx *ctx, int32_t head_dim, int32_t n_segments, const int32_t *k_bits,
+                  const int32_t *v_bits)
 {
     page_fixture fx[N_HEADS];
     kern_head_format formats[N_HEADS];
@@ -44,9 +50,9 @@ static void check(kern_ctx *ctx, int32_t head_dim, int32_t n_segments, const int
     for (int32_t h = 0; h < N_HEADS; h++) {
         int32_t turned[KERN_MAX_SEGMENTS];
         for (int32_t i = 0; i < n_segments; i++) {
-            turned[i] = bits[(i + h) % n_segments];
+            turned[i] = v_bits[(i + h) % n_segments];
         }
-        page_fixture_init(&fx[h], head_dim, n_segments, bits, turned, false, 1);
+        page_fixture_init(&fx[h], head_dim, n_segments, k_bits, turned, false, 1);
         formats[h] = fx[h].format;
         formats[h].offset = stride;
         stride += formats[h].head_page_bytes;
@@ -95,7 +101,7 @@ static void check(kern_ctx *ctx, int32_t head_dim, int32_t n_segments, const int
         for (int64_t i = 0; i < stride; i++) {
             if (plain[i] != want[page * stride + i]) {
                 fail_msg("D %d, %d segments from %d bits: byte %lld of page %d is %02x, want %02x",
-                         head_dim, n_segments, bits[0], (long long)i, page, plain[i],
+                         head_dim, n_segments, k_bits[0], (long long)i, page, plain[i],
                          want[page * stride + i]);
             }
         }
@@ -125,8 +131,28 @@ static void bytes_are_those_of_the_cpu_writer(void **state)
                 for (int32_t i = 0; i < n; i++) {
                     bits[i] = widths[(w + i) % 9];
                 }
-                check(ctx, head_dim, n, bits);
+                check(ctx, head_dim, n, bits, bits);
             }
+        }
+    }
+    kern_ctx_destroy(ctx);
+}
+
+/* Every width and group of K beside every one of V, bf16 too. */
+static void affine_bytes_are_those_of_the_cpu_writer(void **state)
+{
+    static const int32_t widths[] = {2, 4, 8, 16};
+    kern_ctx *ctx = parity_ctx(1);
+    (void)state;
+    for (int32_t head_dim = 64; head_dim <= 128; head_dim += 64) {
+        for (int32_t i = 0; i < 4 * 4 * 3; i++) {
+            const int32_t k = widths[i % 4];
+            const int32_t v = widths[i / 4 % 4];
+            const int32_t group = 32 << i / 16;
+            const int32_t k_bits = k == 16 ? k : PAGE_AFFINE(k, group);
+            const int32_t v_bits =
+                v == 16 ? v : PAGE_AFFINE(v, group < head_dim ? group : head_dim);
+            check(ctx, head_dim, 1, &k_bits, &v_bits);
         }
     }
     kern_ctx_destroy(ctx);
@@ -139,6 +165,7 @@ int main(void)
     }
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(bytes_are_those_of_the_cpu_writer),
+        cmocka_unit_test(affine_bytes_are_those_of_the_cpu_writer),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -194,6 +194,28 @@ static void every_bit_width_agrees_with_fp64(void **state)
     kern_ctx_destroy(ctx);
 }
 
+static void affine_pages_agree_with_fp64(void **state)
+{
+    static const int32_t widths[] = {2, 4, 8, 16};
+    kern_ctx *ctx = parity_ctx(1);
+    (void)state;
+    for (int32_t i = 0; i < 2 * 3 * 4; i++) {
+        const int32_t dim = i % 2 == 0 ? 128 : 64;
+        const int32_t group = 32 << i / 2 % 3;
+        const int32_t k = widths[i / 6];
+        const int32_t v = widths[(i / 6 + i / 2) % 4];
+        const int32_t bits[4] = {k == 16 ? k : PAGE_AFFINE(k, group), 0,
+                                 v == 16 ? v : PAGE_AFFINE(v, group < dim ? group : dim), 0};
+        const int64_t position = 256 + 17;
+        const int32_t n_tokens = 120;
+        attn_world *w = attn_world_create(ctx, dim, 2, 2, bits, 1, &position, &n_tokens);
+        check(w, &(prefill_case){0, 1, 128, 0, 0}, 31);
+        check(w, &(prefill_case){0, 1, 2, 1, 1}, 31);
+        attn_world_destroy(w);
+    }
+    kern_ctx_destroy(ctx);
+}
+
 static void every_group_size_and_shard_agrees_with_fp64(void **state)
 {
     static const int32_t groups[] = {1, 2, 4, 7, 8, 16};
@@ -299,6 +321,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_bit_width_agrees_with_fp64),
+        cmocka_unit_test(affine_pages_agree_with_fp64),
         cmocka_unit_test(every_group_size_and_shard_agrees_with_fp64),
         cmocka_unit_test(long_chunks_agree_with_fp64),
         cmocka_unit_test(sequences_of_one_call_do_not_mix),

@@ -98,7 +98,8 @@ static inline void world_pack(attn_world *w, world_seq *s, kern_ctx *ctx)
     }
 }
 
-/* positions and n_tokens [n_seqs]; bits (page_fixture.h) of K and V in two halves of a head: {k0, k1, v0, v1}. */
+/* positions and n_tokens [n_seqs]; bits (page_fixture.h) of K and V in two halves of a head: {k0, k1, v0, v1}; k1 0: one
+ * segment a side. */
 static inline attn_world *attn_world_create(kern_ctx *ctx, int32_t head_dim, int32_t n_kv_heads,
                                             int32_t group, const int32_t bits[4], int32_t n_seqs,
                                             const int64_t *positions, const int32_t *n_tokens)
@@ -112,7 +113,7 @@ static inline attn_world *attn_world_create(kern_ctx *ctx, int32_t head_dim, int
     w->fx = parity_memory(n_kv_heads, sizeof *w->fx);
     w->formats = parity_memory(n_kv_heads, sizeof *w->formats);
     for (int32_t h = 0; h < n_kv_heads; h++) {
-        page_fixture_init(&w->fx[h], head_dim, 2, bits, bits + 2, false, 3);
+        page_fixture_init(&w->fx[h], head_dim, bits[1] == 0 ? 1 : 2, bits, bits + 2, false, 3);
         w->formats[h] = w->fx[h].format;
         w->formats[h].offset = w->stride;
         w->stride += w->formats[h].head_page_bytes;

@@ -333,7 +333,8 @@ static inline void cw_check(const cw_world *w, const float *out)
             }
         }
     }
-    const double limit = w->lent_formats->family == CUDA_CODED ? 2e-4 : 5e-5;
+    const cuda_family family = w->lent_formats->family;
+    const double limit = family == CUDA_CODED ? 2e-4 : family == CUDA_AFFINE ? 1e-4 : 5e-5;
     if (!(sqrt(error) <= limit * sqrt(norm))) {
         fail_msg("error %.3g of the norm of o, family %d", sqrt(error / norm),
                  (int)w->lent_formats->family);

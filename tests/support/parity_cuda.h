@@ -70,7 +70,7 @@ static inline void device_side(parity_device *device, kern_side *side, int32_t h
 {
     for (int32_t i = 0; i < side->n_segments; i++) {
         kern_segment *g = &side->segments[i];
-        if (g->bits != 16) {
+        if (g->kind == KERN_CODEBOOK) {
             g->centroids = device_copy(device, g->centroids, sizeof(float) << g->bits);
             g->thresholds =
                 device_copy(device, g->thresholds, (sizeof(float) << g->bits) - sizeof(float));

@@ -151,15 +151,99 @@ static void a_segment_of_8_dims_does_not_fit(void **state)
     assert_false(kern_fragment_fits(&fx.format));
 }
 
-static void affine_segments_do_not_fit(void **state)
+/* V's group is at most the head. */
+static void affine_fixture(page_fixture *fx, int32_t head_dim, int32_t bits, int32_t group)
+{
+    const int32_t k = PAGE_AFFINE(bits, group);
+    const int32_t v = PAGE_AFFINE(bits, group < head_dim ? group : head_dim);
+    page_fixture_init(fx, head_dim, 1, &k, &v, false, 1);
+}
+
+static void every_affine_width_and_group_comes_back(void **state)
+{
+    static const int32_t affine_widths[] = {2, 4, 8};
+    (void)state;
+    for (int32_t i = 0; i < 18; i++) {
+        page_fixture fx;
+        affine_fixture(&fx, i % 2 == 0 ? 64 : 128, affine_widths[i / 2 % 3], 32 << i / 6);
+        assert_true(kern_fragment_fits(&fx.format));
+        check_both_ways(&fx.format, 200 + (uint64_t)i);
+    }
+}
+
+static void one_bit_of_an_affine_page_stays_one_bit(void **state)
 {
     (void)state;
-    const int32_t affine[] = {PAGE_AFFINE(4, 32)};
-    const int32_t codes[] = {4};
+    for (int32_t i = 0; i < 3; i++) {
+        page_fixture fx;
+        affine_fixture(&fx, 128, 2 << i, 32);
+        const int64_t n = fx.format.head_page_bytes;
+        uint8_t *page = parity_memory(n, 1);
+        uint8_t *there = parity_memory(n, 1);
+        for (int32_t j = 0; j < 80; j++) {
+            const kern_segment *g = j % 2 == 0 ? fx.format.k.segments : fx.format.v.segments;
+            const int64_t at = (int64_t)(base_random_u64(PARITY_SEED, 8, (uint64_t)j) %
+                                         (8u * 2048u * (uint64_t)g->bits));
+            memset(page, 0, (size_t)n);
+            page[g->codes_offset + at / 8] = (uint8_t)(1u << (at % 8));
+            kern_fragment_from_plain(&fx.format, page, there);
+            assert_int_equal(ones(there, n), 1);
+            assert_int_equal(ones(there + g->codes_offset, 2048 * g->bits), 1);
+        }
+        free(page);
+        free(there);
+    }
+}
+
+/* By hand, from the drawing in fragment_order.h. */
+static void affine_codes_lie_where_the_kernel_looks(void **state)
+{
+    (void)state;
     page_fixture fx;
+    affine_fixture(&fx, 128, 4, 32);
+    const kern_segment *k = fx.format.k.segments;
+    const kern_segment *v = fx.format.v.segments;
+    const int64_t n = fx.format.head_page_bytes;
+    uint8_t *page = parity_memory(n, 1);
+    uint8_t *there = parity_memory(n, 1);
+    /* K, token 32 + 8 * 3 + 2, dim 32 + 8 * 1 + 4 + 3: band 1, part 3, square 3, lane 9, n 3.  Word 2 * 3 + 1 of the
+     * band: vector 1, word 3; bits 8 + 16 + 2 + 4 and on: 30, 31, 0, 1 */
+    page[k->codes_offset + 58 * 64 + 47 / 2] = 0xf0;
+    page[k->scales_offset + 2 * (2 * 128 + 9)] = 0x11; /* stays where it is */
+    /* V, token 16 * 5 + 8 + 2 * 1 + 1, dim 64 + 2: band 2, part 0, square 5, lane 9, n 3.  Word 10: vector 2, word
+     * 2; bits 26 to 29.  Its scale: group 2, number 32 * 2 + 8 * 1 + 4 * 1 + 2 * 1 + 1 */
+    page[v->codes_offset + 91 * 64 + 66 / 2] = 0x0f;
+    page[v->scales_offset + 2 * (91 * 4 + 2)] = 0x22;
+    kern_fragment_from_plain(&fx.format, page, there);
+    const int32_t in_k = k->codes_offset + 2048 + 512 + 9 * 16 + 12;
+    assert_int_equal(there[in_k], 0x03);
+    assert_int_equal(there[in_k + 3], 0xc0);
+    assert_int_equal(there[k->scales_offset + 2 * (2 * 128 + 9)], 0x11);
+    assert_int_equal(there[v->codes_offset + 2 * 2048 + 2 * 512 + 9 * 16 + 8 + 3], 0x3c);
+    assert_int_equal(there[v->scales_offset + 2 * (2 * 128 + 64 + 8 + 4 + 2 + 1)], 0x22);
+    assert_int_equal(ones(there, n), 12);
+    free(page);
+    free(there);
+}
+
+/* Only whole sides, K by channel and V by position, beside another of them or bf16. */
+static void other_affine_segments_do_not_fit(void **state)
+{
+    (void)state;
+    const int32_t affine[] = {PAGE_AFFINE(4, 32), PAGE_AFFINE(2, 32)};
+    const int32_t codes[] = {4, 4};
+    const int32_t plain[] = {16};
+    page_fixture fx;
+    page_fixture_init(&fx, 64, 1, affine, plain, false, 1);
+    assert_true(kern_fragment_fits(&fx.format));
+    page_fixture_init(&fx, 64, 1, plain, affine, false, 1);
+    assert_true(kern_fragment_fits(&fx.format));
     page_fixture_init(&fx, 64, 1, affine, codes, false, 1);
     assert_false(kern_fragment_fits(&fx.format));
-    page_fixture_init(&fx, 64, 1, codes, affine, false, 1);
+    page_fixture_init(&fx, 64, 2, affine, affine, false, 1);
+    assert_false(kern_fragment_fits(&fx.format));
+    page_fixture_init(&fx, 64, 1, affine, affine, false, 1);
+    fx.format.k.segments[0].kind = KERN_AFFINE_POSITION;
     assert_false(kern_fragment_fits(&fx.format));
 }
 
@@ -171,7 +255,10 @@ int main(void)
         cmocka_unit_test(one_bit_stays_one_bit),
         cmocka_unit_test(three_bit_codes_lie_where_the_kernel_looks),
         cmocka_unit_test(a_segment_of_8_dims_does_not_fit),
-        cmocka_unit_test(affine_segments_do_not_fit),
+        cmocka_unit_test(every_affine_width_and_group_comes_back),
+        cmocka_unit_test(one_bit_of_an_affine_page_stays_one_bit),
+        cmocka_unit_test(affine_codes_lie_where_the_kernel_looks),
+        cmocka_unit_test(other_affine_segments_do_not_fit),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
