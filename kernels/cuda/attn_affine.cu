@@ -3,14 +3,14 @@
 
 namespace {
 
-constexpr int kWarps = 8; /* 8 query rows: registers allow no more */
-constexpr int kWarpsOfFew = 8;
+constexpr int kWarps = 8;
+constexpr int kMostWarps = 12; /* 2 bits, 4 query rows: the memory waits for instructions */
 
 template <int D, int NC, int BITS, int GROUP>
 base_status run(cudaStream_t stream, const attn_job &job)
 {
     return attn_launch<attn_kind<CUDA_AFFINE, D, NC, BITS, BITS, GROUP>>(
-        stream, job, NC == 2 ? kWarps : kWarpsOfFew);
+        stream, job, NC == 1 && BITS == 2 ? kMostWarps : kWarps);
 }
 
 template <int NC>
