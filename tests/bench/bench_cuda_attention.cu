@@ -225,6 +225,7 @@ struct layer {
             for (int s = 0; s < 2; s++) {
                 kern_side &side = s == 0 ? formats[h].k : formats[h].v;
                 side.n_segments = 1;
+                side.segments[0].kind = bits == 16 ? KERN_PLAIN : KERN_CODEBOOK;
                 side.segments[0].bits = bits;
                 side.segments[0].n_dims = kDim;
                 side.segments[0].codes_offset = s * side_bytes;
