@@ -13,12 +13,15 @@
 #include "kernels/op_basis.h"
 #include "kernels/op_bias.h"
 #include "kernels/op_embed.h"
+#include "kernels/op_gated.h"
 #include "kernels/op_gemm.h"
 #include "kernels/op_merge.h"
 #include "kernels/op_pack.h"
+#include "kernels/op_project.h"
 #include "kernels/op_rmsnorm.h"
 #include "kernels/op_rope.h"
 #include "kernels/op_swiglu.h"
+#include "kernels/op_turns.h"
 #include "kernels/replay.h"
 
 #include <stdint.h>

@@ -11,6 +11,11 @@ base_status kern_append(struct kern_ctx *ctx, const kern_append_args *args)
         return BASE_FAIL(BASE_BAD_INPUT, "append of %d tokens to %d open blocks", args->n_tokens,
                          args->n_opens);
     }
+    if (args->q != NULL &&
+        (args->n_heads < 1 || args->n_kv_heads < 1 || args->n_heads % args->n_kv_heads != 0)) {
+        return BASE_FAIL(BASE_BAD_INPUT, "append: %d query heads over %d KV heads", args->n_heads,
+                         args->n_kv_heads);
+    }
     BASE_TRY(st, out,
              kern_formats_check("append", args->formats, args->n_kv_heads, args->head_dim));
     for (int32_t i = 0; i < args->n_opens; i++) {

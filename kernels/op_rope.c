@@ -14,11 +14,5 @@ base_status kern_rope(struct kern_ctx *ctx, const kern_rope_args *args)
         return BASE_FAIL(BASE_BAD_INPUT, "rope: %d tokens, %d heads of %d, x_stride %d",
                          args->n_tokens, args->n_heads, args->head_dim, args->x_stride);
     }
-    for (int32_t t = 0; t < args->n_tokens; t++) {
-        if (args->positions[t] < 0 || args->positions[t] > INT32_MAX) {
-            return BASE_FAIL(BASE_BAD_INPUT, "rope: token %d at position %lld, allowed 0..%d", t,
-                             (long long)args->positions[t], INT32_MAX);
-        }
-    }
     return ctx->backend->rope(ctx, args);
 }

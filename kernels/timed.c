@@ -37,6 +37,13 @@ static int64_t embed_bytes(const kern_embed_args *a)
     return (int64_t)a->n_tokens * a->width * (F32 + (int64_t)base_dtype_bytes(a->dtype));
 }
 
+static int64_t gated_bytes(const kern_gated_args *a)
+{
+    const int64_t w_bytes =
+        (int64_t)(base_dtype_bytes(a->gate_dtype) + base_dtype_bytes(a->up_dtype));
+    return (int64_t)a->f * a->k * w_bytes + (int64_t)a->m * ((int64_t)a->k + a->f) * F32;
+}
+
 static int64_t gemm_bytes(const kern_gemm_args *a)
 {
     return (int64_t)a->n * a->k * (int64_t)base_dtype_bytes(a->dtype) + (int64_t)a->m * a->k * F32 +
@@ -57,6 +64,17 @@ static int64_t pack_bytes(const kern_pack_args *a)
     return n * a->n_packs;
 }
 
+static int64_t project_bytes(const kern_project_args *a)
+{
+    int64_t n = (int64_t)a->m * a->k * F32;
+    for (int32_t i = 0; i < a->n_parts; i++) {
+        const kern_project_part *p = &a->parts[i];
+        n +=
+            (int64_t)p->n * a->k * (int64_t)base_dtype_bytes(p->dtype) + (int64_t)a->m * p->n * F32;
+    }
+    return n;
+}
+
 static int64_t rmsnorm_bytes(const kern_rmsnorm_args *a)
 {
     return 2 * (int64_t)a->rows * a->cols * F32;
@@ -70,6 +88,11 @@ static int64_t rope_bytes(const kern_rope_args *a)
 static int64_t swiglu_bytes(const kern_swiglu_args *a)
 {
     return 3 * (int64_t)a->n_tokens * a->width * F32;
+}
+
+static int64_t turns_bytes(const kern_turns_args *a)
+{
+    return (int64_t)a->n_tokens * a->head_dim * F32;
 }
 
 static void timed_note(timed_state *s, kern_op op, int64_t begun, int64_t n_bytes)

@@ -1,6 +1,7 @@
 #include "base/half.h"
 #include "kernels/cpu/cpu_rotate.h"
 #include "kernels/cpu/cpu_state.h"
+#include "kernels/cpu/cpu_turn.h"
 
 #include <string.h>
 
@@ -13,10 +14,15 @@ static void copy_carry(const kern_append_args *a, const kern_open *open)
     }
 }
 
-static void append_row(const kern_side *side, const float *x, int32_t head_dim, uint16_t *row)
+/* turns: of the row's token, or NULL. */
+static void append_row(const kern_side *side, const float *x, const float *turns, int32_t head_dim,
+                       uint16_t *row)
 {
     float y[KERN_MAX_HEAD_DIM];
     memcpy(y, x, (size_t)head_dim * sizeof *y);
+    if (turns != NULL) {
+        cpu_turn_row(turns, head_dim, y);
+    }
     if (side->signs != NULL || side->order != NULL) {
         cpu_rotate(side, false, y);
     }
@@ -41,16 +47,39 @@ static void append_share(void *arg, int32_t task, int32_t thread)
         if (a->dest[t] < 0) {
             continue;
         }
+        const float *turns = a->turns == NULL ? NULL : a->turns + t * a->head_dim;
         uint16_t *rows = a->opens[a->dest[t]].rows;
         for (int64_t h = 0; h < a->n_kv_heads; h++) {
             const int64_t x0 = (t * a->n_kv_heads + h) * a->head_dim;
             const int64_t k0 =
                 (h * 2 * KERN_BLOCK_TOKENS + a->positions[t] % KERN_BLOCK_TOKENS) * a->head_dim;
             const int64_t v0 = k0 + (int64_t)KERN_BLOCK_TOKENS * a->head_dim;
-            append_row(&a->formats[h].k, a->k + x0, a->head_dim, rows + k0);
-            append_row(&a->formats[h].v, a->v + x0, a->head_dim, rows + v0);
+            append_row(&a->formats[h].k, a->k + x0, turns, a->head_dim, rows + k0);
+            append_row(&a->formats[h].v, a->v + x0, NULL, a->head_dim, rows + v0);
         }
     }
+}
+
+static base_status queries(kern_ctx *ctx, const kern_append_args *a)
+{
+    const kern_rope_args rope = {
+        .x = a->q,
+        .turns = a->turns,
+        .n_tokens = a->n_tokens,
+        .n_heads = a->n_heads,
+        .head_dim = a->head_dim,
+        .x_stride = a->n_heads * a->head_dim,
+    };
+    const kern_basis_args basis = {
+        .x = a->q,
+        .formats = a->formats,
+        .n_tokens = a->n_tokens,
+        .n_heads = a->n_heads,
+        .n_kv_heads = a->n_kv_heads,
+        .head_dim = a->head_dim,
+    };
+    const base_status st = a->turns == NULL ? BASE_OK : kern_cpu_rope(ctx, &rope);
+    return st == BASE_OK ? kern_cpu_basis(ctx, &basis) : st;
 }
 
 base_status kern_cpu_append(kern_ctx *ctx, const kern_append_args *a)
@@ -64,5 +93,5 @@ base_status kern_cpu_append(kern_ctx *ctx, const kern_append_args *a)
         }
     }
     cpu_pool_run(state->pool, job.n_tasks, append_share, &job);
-    return BASE_OK;
+    return a->q == NULL ? BASE_OK : queries(ctx, a);
 }

@@ -56,11 +56,26 @@ static void merge_share(void *arg, int32_t task, int32_t thread)
     }
 }
 
+static base_status leave_basis(kern_ctx *ctx, const kern_merge_args *a)
+{
+    const kern_basis_args basis = {
+        .x = a->o,
+        .formats = a->formats,
+        .n_tokens = a->rows / a->n_heads,
+        .n_heads = a->n_heads,
+        .n_kv_heads = a->n_kv_heads,
+        .head_dim = a->head_dim,
+        .v_side = true,
+        .inverse = true,
+    };
+    return kern_cpu_basis(ctx, &basis);
+}
+
 base_status kern_cpu_merge(kern_ctx *ctx, const kern_merge_args *a)
 {
     cpu_state *state = cpu_state_of(ctx);
     const int64_t cost_ns = (int64_t)a->n_ranks * (a->head_dim / 4 + 20);
     merge_job job = {a, cpu_share_count(state, a->rows, cost_ns)};
     cpu_pool_run(state->pool, job.n_tasks, merge_share, &job);
-    return BASE_OK;
+    return a->formats == NULL ? BASE_OK : leave_basis(ctx, a);
 }

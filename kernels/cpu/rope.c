@@ -1,6 +1,5 @@
 #include "kernels/cpu/cpu_state.h"
-
-#include <math.h>
+#include "kernels/cpu/cpu_turn.h"
 
 typedef struct rope_job {
     const kern_rope_args *a;
@@ -9,26 +8,9 @@ typedef struct rope_job {
 
 static void rope_token(const kern_rope_args *a, int64_t t)
 {
-    const int32_t half = a->head_dim / 2;
-    float cosine[KERN_MAX_HEAD_DIM / 2];
-    float sine[KERN_MAX_HEAD_DIM / 2];
-
-    for (int32_t i = 0; i < half; i++) { /* once for all heads */
-        double s;
-        double c;
-        sincos((double)a->positions[t] * (double)a->inv_freq[i], &s, &c);
-        cosine[i] = (float)c;
-        sine[i] = (float)s;
-    }
     for (int64_t h = 0; h < a->n_heads; h++) {
-        float *x = a->x + t * a->x_stride + h * a->head_dim;
-        float *y = x + half;
-        for (int32_t i = 0; i < half; i++) {
-            const float x0 = x[i];
-            const float y0 = y[i];
-            x[i] = x0 * cosine[i] - y0 * sine[i];
-            y[i] = y0 * cosine[i] + x0 * sine[i];
-        }
+        cpu_turn_row(a->turns + t * a->head_dim, a->head_dim,
+                     a->x + t * a->x_stride + h * a->head_dim);
     }
 }
 
@@ -45,7 +27,7 @@ static void rope_share(void *arg, int32_t task, int32_t thread)
 base_status kern_cpu_rope(kern_ctx *ctx, const kern_rope_args *a)
 {
     cpu_state *state = cpu_state_of(ctx);
-    rope_job job = {a, cpu_share_count(state, a->n_tokens, a->head_dim * (20 + a->n_heads))};
+    rope_job job = {a, cpu_share_count(state, a->n_tokens, a->head_dim * (1 + a->n_heads))};
     cpu_pool_run(state->pool, job.n_tasks, rope_share, &job);
     return BASE_OK;
 }

@@ -1,12 +1,14 @@
 /* One warp a row of one head and side.  A carried element keeps its place inside the rows, so one thread copies it for
  * every open in the order of the list: whichever rows are the carry of which, the result is the CPU's.
  *
- * Few tokens: one CTA a head and side copies, waits, and writes the tokens.  Many: two launches. */
+ * Few tokens: one launch, in which one CTA a head and side copies, waits, and writes the tokens, and others turn the
+ * queries.  Many: a launch each. */
 #include "kernels/cuda/cuda_check.h"
 #include "kernels/cuda/cuda_elem.h"
 #include "kernels/cuda/cuda_launch.h"
 #include "kernels/cuda/cuda_ops.h"
 #include "kernels/cuda/cuda_rotate.h"
+#include "kernels/cuda/cuda_turn.h"
 
 namespace {
 
@@ -56,13 +58,40 @@ __device__ cuda_rotation<D> rotation_at(const kern_append_args &a, int head_side
     return cuda_rotation_of<D>(head_side % 2 == 0 ? &format->k : &format->v);
 }
 
+/* The lane's dims of a row, turned if there are turns [D/2] for it, in the order of the page basis. */
+template <int D>
+__device__ void load_row(const cuda_rotation<D> &r, const float *row, const float *turns, float x[])
+{
+    constexpr int E = cuda_rotation<D>::E;
+    const int dim = threadIdx.x % 32 * E;
+    cuda_row_load<D>(r, row, x);
+    if (turns == nullptr) {
+        return;
+    }
+#pragma unroll
+    for (int e = 0; e < E; e++) {
+        const int d = r.order == nullptr ? dim + e : r.order[dim + e];
+        const bool second = d >= D / 2;
+        const float other = row[second ? d - D / 2 : d + D / 2];
+        const float2 turn = reinterpret_cast<const float2 *>(turns)[d % (D / 2)];
+        x[e] = cuda_turned(x[e], other, turn, second);
+    }
+}
+
+template <int D>
+__device__ const float *turns_of(const kern_append_args &a, int64_t token)
+{
+    return a.turns == nullptr ? nullptr : a.turns + token * D;
+}
+
 /* Warp `warp` of n_warps writes its tokens' rows of one head and side. */
 template <int D>
 __device__ void append_tokens(const kern_append_args &a, const cuda_rotation<D> &r, int head_side,
                               int warp, int n_warps)
 {
     constexpr int E = cuda_rotation<D>::E;
-    const float *from = head_side % 2 == 0 ? a.k : a.v;
+    const bool is_k = head_side % 2 == 0;
+    const float *from = is_k ? a.k : a.v;
 
     for (int64_t t = warp; t < a.n_tokens; t += n_warps) {
         const int dest = a.dest[t];
@@ -70,7 +99,8 @@ __device__ void append_tokens(const kern_append_args &a, const cuda_rotation<D> 
             continue;
         }
         float x[E];
-        cuda_row_load<D>(r, from + (t * a.n_kv_heads + head_side / 2) * D, x);
+        load_row<D>(r, from + (t * a.n_kv_heads + head_side / 2) * D,
+                    is_k ? turns_of<D>(a, t) : nullptr, x);
         cuda_rotate<D>(r, false, x);
         const int64_t row =
             (int64_t)head_side * KERN_BLOCK_TOKENS + a.positions[t] % KERN_BLOCK_TOKENS;
@@ -78,9 +108,35 @@ __device__ void append_tokens(const kern_append_args &a, const cuda_rotation<D> 
     }
 }
 
+/* A warp a row of q, `first` rows on. */
 template <int D>
-__global__ void __launch_bounds__(kThreads) append_few(const kern_append_args a)
+__device__ void turn_queries(const kern_append_args &a, int64_t first)
 {
+    constexpr int E = cuda_rotation<D>::E;
+    const int64_t row = first + threadIdx.x / 32;
+    const int head = (int)(row % a.n_heads);
+    const bool is_there = row < (int64_t)a.n_tokens * a.n_heads;
+    const cuda_rotation<D> r = cuda_rotation_of<D>(&a.formats[head / (a.n_heads / a.n_kv_heads)].k);
+    cuda_after_previous();
+    if (!is_there) {
+        return;
+    }
+    float x[E];
+    float *q = a.q + row * D;
+    load_row<D>(r, q, turns_of<D>(a, row / a.n_heads), x);
+    cuda_rotate<D>(r, false, x);
+    __syncwarp(); /* the whole row is read before any of it is written */
+    cuda_row_store<E>(x, q + threadIdx.x % 32 * E);
+}
+
+template <int D>
+__global__ void __launch_bounds__(kThreads) append_few(const kern_append_args a, const int n_sides)
+{
+    const int block = (int)blockIdx.x - n_sides;
+    if (block >= 0) {
+        turn_queries<D>(a, (int64_t)block * kWarps);
+        return;
+    }
     const cuda_rotation<D> r = rotation_at<D>(a, blockIdx.x);
     cuda_after_previous();
     copy_carries<D>(a, blockIdx.x, threadIdx.x, kThreads);
@@ -103,29 +159,42 @@ __global__ void __launch_bounds__(kThreads) append_many(const kern_append_args a
     append_tokens<D>(a, r, blockIdx.x, blockIdx.y * kWarps + threadIdx.x / 32, gridDim.y * kWarps);
 }
 
+/* Of many tokens: grids are high enough that no warp has more than a few. */
+template <int D>
+__global__ void __launch_bounds__(kThreads) append_queries(const kern_append_args a)
+{
+    turn_queries<D>(a, (int64_t)blockIdx.x * kWarps);
+}
+
 template <int D>
 void append(cudaStream_t stream, const kern_append_args &a)
 {
-    const unsigned n_sides = a.n_kv_heads * 2;
+    const int64_t n_rows = a.q == nullptr ? 0 : (int64_t)a.n_tokens * a.n_heads;
+    const unsigned n_query_ctas = static_cast<unsigned>((n_rows + kWarps - 1) / kWarps);
+    const unsigned n_sides = a.n_opens == 0 ? 0 : a.n_kv_heads * 2; /* 0: another rank's tokens */
     if (a.n_tokens <= kFewTokens) {
-        cuda_launch(append_few<D>, dim3(n_sides), kThreads, stream, a);
+        if (n_sides + n_query_ctas > 0) {
+            cuda_launch(append_few<D>, dim3(n_sides + n_query_ctas), kThreads, stream, a, n_sides);
+        }
         return;
     }
     constexpr int kPerCta = kWarps * kTokensPerWarp;
     constexpr int kCopyCtas = KERN_BLOCK_TOKENS * D / kElems / kThreads;
     const int n_ctas = (a.n_tokens + kPerCta - 1) / kPerCta;
-    cuda_launch(append_carries<D>, dim3(n_sides, kCopyCtas), kThreads, stream, a);
-    cuda_launch(append_many<D>, dim3(n_sides, n_ctas < 65535 ? n_ctas : 65535), kThreads, stream,
-                a);
+    if (n_sides > 0) {
+        cuda_launch(append_carries<D>, dim3(n_sides, kCopyCtas), kThreads, stream, a);
+        cuda_launch(append_many<D>, dim3(n_sides, n_ctas < 65535 ? n_ctas : 65535), kThreads,
+                    stream, a);
+    }
+    if (n_query_ctas > 0) {
+        cuda_launch(append_queries<D>, dim3(n_query_ctas), kThreads, stream, a);
+    }
 }
 
 } // namespace
 
 extern "C" base_status kern_cuda_append(void *stream, const kern_append_args *a)
 {
-    if (a->n_opens == 0) { /* every token belongs to another rank */
-        return BASE_OK;
-    }
     if (a->head_dim == 64) {
         append<64>(static_cast<cudaStream_t>(stream), *a);
     } else {

@@ -60,10 +60,10 @@ static __global__ void __launch_bounds__(ATTN_COMBINE_THREADS)
     const int first = range[0];
     const int n_parts = range[1] - first + 1;
     const int row = range[2];
+    ptx_wait_for_launch_before(); /* or the launch after this one would not wait for it either */
     if (n_parts == 1) {
         return;
     }
-    ptx_wait_for_launch_before();
     auto part_of = [&](int i) {
         return ((first + i) * ATTN_PARTS + (i == 0 ? 1 : 0)) * ATTN_MAX_ROWS + row;
     };

@@ -84,6 +84,8 @@ static base_status cuda_append(kern_ctx *ctx, const kern_append_args *args)
     const cuda_state *state = ctx->state;
     finder f = find_for(ctx, "append");
     kern_append_args a = *args;
+    AT(q, a.n_tokens);
+    AT(turns, a.n_tokens);
     AT(k, a.n_tokens);
     AT(v, a.n_tokens);
     AT(positions, a.n_tokens);
@@ -204,6 +206,21 @@ static base_status cuda_embed(kern_ctx *ctx, const kern_embed_args *args)
     return f.st != BASE_OK ? f.st : kern_cuda_embed(state->stream, &a);
 }
 
+static base_status cuda_gated(kern_ctx *ctx, const kern_gated_args *args)
+{
+    const cuda_state *state = ctx->state;
+    finder f = find_for(ctx, "gated");
+    kern_gated_args a = *args;
+    AT(x, 1);
+    AT(norm, 1);
+    AT(h, 1);
+    AT(gate, 1);
+    AT(up, 1);
+    AT(room, 1);
+    AT(y, 1);
+    return f.st != BASE_OK ? f.st : kern_cuda_gated(state->gemm, state->stream, &a);
+}
+
 static base_status cuda_gemm_op(kern_ctx *ctx, const kern_gemm_args *args)
 {
     const cuda_state *state = ctx->state;
@@ -221,6 +238,7 @@ static base_status cuda_merge(kern_ctx *ctx, const kern_merge_args *args)
     const cuda_state *state = ctx->state;
     finder f = find_for(ctx, "merge");
     kern_merge_args a = *args;
+    AT(formats, 1);
     AT(partials, a.rows);
     AT(o, a.rows);
     AT(lse, a.rows);
@@ -237,6 +255,22 @@ static base_status cuda_pack(kern_ctx *ctx, const kern_pack_args *args)
     AT(opens, a.n_opens);
     AT(pages, a.n_pages);
     return f.st != BASE_OK || a.n_packs == 0 ? f.st : kern_cuda_pack(state->stream, formats, &a);
+}
+
+static base_status cuda_project(kern_ctx *ctx, const kern_project_args *args)
+{
+    const cuda_state *state = ctx->state;
+    finder f = find_for(ctx, "project");
+    kern_project_args a = *args;
+    AT(x, 1);
+    AT(norm, 1);
+    AT(h, 1);
+    for (int32_t i = 0; i < a.n_parts; i++) {
+        AT(parts[i].w, 1);
+        AT(parts[i].bias, 1);
+        AT(parts[i].y, 1);
+    }
+    return f.st != BASE_OK ? f.st : kern_cuda_project(state->gemm, state->stream, &a);
 }
 
 static base_status cuda_rmsnorm(kern_ctx *ctx, const kern_rmsnorm_args *args)
@@ -256,8 +290,7 @@ static base_status cuda_rope(kern_ctx *ctx, const kern_rope_args *args)
     finder f = find_for(ctx, "rope");
     kern_rope_args a = *args;
     AT(x, a.n_tokens);
-    AT(positions, a.n_tokens);
-    AT(inv_freq, 1);
+    AT(turns, a.n_tokens);
     return f.st != BASE_OK ? f.st : kern_cuda_rope(state->stream, &a);
 }
 
@@ -270,6 +303,17 @@ static base_status cuda_swiglu(kern_ctx *ctx, const kern_swiglu_args *args)
     AT(up, a.n_tokens);
     AT(y, a.n_tokens);
     return f.st != BASE_OK ? f.st : kern_cuda_swiglu(state->stream, &a);
+}
+
+static base_status cuda_turns(kern_ctx *ctx, const kern_turns_args *args)
+{
+    const cuda_state *state = ctx->state;
+    finder f = find_for(ctx, "turns");
+    kern_turns_args a = *args;
+    AT(positions, a.n_tokens);
+    AT(inv_freq, 1);
+    AT(turns, a.n_tokens);
+    return f.st != BASE_OK ? f.st : kern_cuda_turns(state->stream, &a);
 }
 
 /* ---- recording ---- */
@@ -324,12 +368,15 @@ static const kern_backend cuda_backend = {
     .basis = cuda_basis,
     .bias = cuda_bias,
     .embed = cuda_embed,
+    .gated = cuda_gated,
     .gemm = cuda_gemm_op,
     .merge = cuda_merge,
     .pack = cuda_pack,
+    .project = cuda_project,
     .rmsnorm = cuda_rmsnorm,
     .rope = cuda_rope,
     .swiglu = cuda_swiglu,
+    .turns = cuda_turns,
     .destroy = cuda_destroy,
 };
 

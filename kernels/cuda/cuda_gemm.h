@@ -1,7 +1,8 @@
 /* kernels/cuda/cuda_gemm.h - op_gemm.h on a GPU: what it needs beside its arguments, and its ways.
  *
- * Up to CUDA_GEMV_ROWS rows of x, which is decode: a kernel that reads w once at the speed of memory and multiplies x
- * as f32.  Its error is what op_gemm.h allows.
+ * Few rows of x times bf16 weights, which is decode: cuda_linear.h, alone or with what comes before and after.  Where
+ * that does not fit, up to CUDA_GEMV_ROWS rows of x: a kernel that reads w once and multiplies x as f32.  Their errors
+ * are what op_gemm.h allows.
  * More rows: cuBLASLt with f32 sums.  Weights of 16 bits, up to CUDA_SPLIT_ROWS rows: x is the sum of two numbers of
  * the weights' type, multiplied side by side, so that w is still read once; op_gemm.h's error holds, and a row of
  * a decode batch has the same result as alone, but for the order of sums.
@@ -16,7 +17,9 @@
 
 #include "base/alloc.h"
 #include "base/status.h"
+#include "kernels/op_gated.h"
 #include "kernels/op_gemm.h"
+#include "kernels/op_project.h"
 
 #ifdef __cplusplus
 extern "C" {
@@ -36,6 +39,12 @@ void cuda_gemm_destroy(cuda_gemm *gemm); /* NULL is allowed; nothing of it may b
  * ones find it; both may be captured in a graph.  Errors: DEVICE_LOST, NO_MEMORY. */
 BASE_MUST_CHECK base_status kern_cuda_gemm(cuda_gemm *gemm, void *stream,
                                            const kern_gemm_args *args);
+
+/* The same of the ops around it. */
+BASE_MUST_CHECK base_status kern_cuda_project(cuda_gemm *gemm, void *stream,
+                                              const kern_project_args *args);
+BASE_MUST_CHECK base_status kern_cuda_gated(cuda_gemm *gemm, void *stream,
+                                            const kern_gated_args *args);
 
 /* Its ways, each for any m >= 1 that its line allows. */
 BASE_MUST_CHECK base_status

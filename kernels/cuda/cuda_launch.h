@@ -1,5 +1,6 @@
 /* kernels/cuda/cuda_launch.h - launches that begin while the kernel before is still running (programmatic dependent
- * launch), so that its end and their start overlap.
+ * launch), so that its end and their start overlap.  All want shared memory to be as large as it can be, so that no SM
+ * is emptied to divide its memory anew.
  *
  * A kernel launched so calls cuda_after_previous in every thread before it touches anything that work on the stream
  * writes.  What nobody writes there (weights, tables, formats) it may read before. */
@@ -8,28 +9,40 @@
 
 #include <cuda_runtime.h>
 
-/* Errors are found by CUDA_LAUNCHED. */
+/* With n_bytes of dynamic shared memory.  Errors are found by CUDA_LAUNCHED. */
+template <typename... Parameters, typename... Arguments>
+static inline void cuda_launch_shared(void (*kernel)(Parameters...), dim3 grid, int n_threads,
+                                      size_t n_bytes, cudaStream_t stream,
+                                      const Arguments &...arguments)
+{
+    cudaLaunchAttribute attributes[2] = {};
+    attributes[0].id = cudaLaunchAttributeProgrammaticStreamSerialization;
+    attributes[0].val.programmaticStreamSerializationAllowed = 1;
+    attributes[1].id = cudaLaunchAttributePreferredSharedMemoryCarveout;
+    attributes[1].val.sharedMemCarveout = cudaSharedmemCarveoutMaxShared;
+    cudaLaunchConfig_t config = {};
+    config.gridDim = grid;
+    config.blockDim = dim3(n_threads);
+    config.dynamicSmemBytes = n_bytes;
+    config.stream = stream;
+    config.attrs = attributes;
+    config.numAttrs = 2;
+    (void)cudaLaunchKernelEx(&config, kernel, Parameters(arguments)...);
+}
+
 template <typename... Parameters, typename... Arguments>
 static inline void cuda_launch(void (*kernel)(Parameters...), dim3 grid, int n_threads,
                                cudaStream_t stream, const Arguments &...arguments)
 {
-    cudaLaunchAttribute overlap = {};
-    overlap.id = cudaLaunchAttributeProgrammaticStreamSerialization;
-    overlap.val.programmaticStreamSerializationAllowed = 1;
-    cudaLaunchConfig_t config = {};
-    config.gridDim = grid;
-    config.blockDim = dim3(n_threads);
-    config.stream = stream;
-    config.attrs = &overlap;
-    config.numAttrs = 1;
-    (void)cudaLaunchKernelEx(&config, kernel, Parameters(arguments)...);
+    cuda_launch_shared(kernel, grid, n_threads, 0, stream, arguments...);
 }
 
-/* Lets the next kernel's CTAs come as soon as there is room, and waits for all work before this kernel. */
+/* Waits for all work before this kernel, then lets the next kernel's CTAs come as soon as there is room.  Not before:
+ * the CTAs of kernels further on would fill the first SMs that a kernel leaves, several of one kernel on an SM. */
 static __device__ __forceinline__ void cuda_after_previous()
 {
-    asm volatile("griddepcontrol.launch_dependents;\n"
-                 "griddepcontrol.wait;" ::
+    asm volatile("griddepcontrol.wait;\n"
+                 "griddepcontrol.launch_dependents;" ::
                      : "memory");
 }
 

@@ -4,7 +4,7 @@
  * front doors' matter.  stream is a cudaStream_t.
  * Ops overlap the end of the kernel before them: weights, bias vectors and formats are read before it has ended, so
  * nothing on the stream may still be writing them.
- * embed, bias, rope, append and basis give the CPU's bits, rope where sines agree to f32.
+ * embed, bias, rope, append and basis give the CPU's bits, turns where sines agree to f32.
  * Errors: DEVICE_LOST, NO_MEMORY (a launch failed). */
 #ifndef KERNELS_CUDA_CUDA_OPS_H
 #define KERNELS_CUDA_CUDA_OPS_H
@@ -17,6 +17,7 @@
 #include "kernels/op_rmsnorm.h"
 #include "kernels/op_rope.h"
 #include "kernels/op_swiglu.h"
+#include "kernels/op_turns.h"
 
 #ifdef __cplusplus
 extern "C" {
@@ -30,6 +31,7 @@ BASE_MUST_CHECK base_status kern_cuda_merge(void *stream, const kern_merge_args 
 BASE_MUST_CHECK base_status kern_cuda_rmsnorm(void *stream, const kern_rmsnorm_args *args);
 BASE_MUST_CHECK base_status kern_cuda_rope(void *stream, const kern_rope_args *args);
 BASE_MUST_CHECK base_status kern_cuda_swiglu(void *stream, const kern_swiglu_args *args);
+BASE_MUST_CHECK base_status kern_cuda_turns(void *stream, const kern_turns_args *args);
 
 #ifdef __cplusplus
 }

@@ -180,4 +180,15 @@ __device__ __forceinline__ void cuda_row_load(const cuda_rotation<D> &r, const f
     }
 }
 
+/* The lane's E dims to where they lie one after another. */
+template <int E>
+__device__ __forceinline__ void cuda_row_store(const float x[], float *row)
+{
+    if constexpr (E == 4) {
+        *reinterpret_cast<float4 *>(row) = make_float4(x[0], x[1], x[2], x[3]);
+    } else {
+        *reinterpret_cast<float2 *>(row) = make_float2(x[0], x[1]);
+    }
+}
+
 #endif /* KERNELS_CUDA_CUDA_ROTATE_H */

@@ -5,6 +5,7 @@
 #include "kernels/cuda/cuda_gemm.h"
 
 #include "kernels/cuda/cuda_check.h"
+#include "kernels/cuda/cuda_linear.h"
 #include "kernels/cuda/gemm_rows.h"
 
 #include <cublasLt.h>
@@ -14,6 +15,7 @@ namespace {
 constexpr int64_t kScratchBytes = 64ll << 20;   /* a chunk of 2048 rows of 16384 */
 constexpr int64_t kWorkspaceBytes = 32ll << 20; /* what cuBLAS itself takes on Hopper */
 constexpr int64_t kAlign = 256;                 /* of what lies in the scratch */
+constexpr int64_t kLinearElems = 16384;         /* of x; above that others win, measured */
 constexpr int kMaxPlans = 64;                   /* seven weights a layer, times a few batch sizes */
 
 struct plan_key {
@@ -282,12 +284,29 @@ extern "C" base_status cuda_gemm_blas(cuda_gemm *gemm, void *stream, const kern_
     return st;
 }
 
+static base_status few_rows(void *stream, const kern_gemm_args *args)
+{
+    cuda_linear l = {};
+    l.x = args->x;
+    l.parts[0] = {args->w, args->bias, args->y, args->n, args->y_stride, args->dtype};
+    l.n_parts = 1;
+    l.m = args->m;
+    l.k = args->k;
+    l.x_stride = args->x_stride;
+    l.accumulate = args->accumulate;
+    return cuda_linear_run(stream, &l);
+}
+
 extern "C" base_status kern_cuda_gemm(cuda_gemm *gemm, void *stream, const kern_gemm_args *args)
 {
     const bool few = args->m <= CUDA_GEMV_ROWS;
 
     if (args->m == 0) {
         return BASE_OK;
+    }
+    if (args->dtype == BASE_BF16 && (int64_t)args->m * args->k <= kLinearElems &&
+        cuda_linear_fits(args->m, args->k, args->x_stride)) {
+        return few_rows(stream, args);
     }
     if (args->k % 8 != 0 || (few && args->x_stride % 4 != 0)) {
         return cuda_gemm_plain(stream, args);

@@ -1,28 +1,45 @@
 /* One warp a row: every lane keeps its dims of o in registers while ranks are added in rank order, so that
  * every rank and run gives the same bits.  Reads each partial once; bound by memory. */
 #include "kernels/cuda/cuda_check.h"
+#include "kernels/cuda/cuda_launch.h"
 #include "kernels/cuda/cuda_ops.h"
+#include "kernels/cuda/cuda_rotate.h"
 #include "kernels/page.h"
 
 namespace {
 
 constexpr int kWarp = 32;
 constexpr int kRows = 8; /* warps a CTA */
-constexpr int kDims = KERN_MAX_HEAD_DIM / kWarp;
 
 __device__ float canonical(float x)
 {
     return isnan(x) ? __uint_as_float(0x7fc00000u) : x;
 }
 
+/* Dim i of a lane: dims lie kWarp apart, or in neighbours, as cuda_rotate.h has them. */
+template <int D>
+__device__ __forceinline__ int dim_of(int lane, int i)
+{
+    return D == 0 ? lane + i * kWarp : lane * (D / kWarp) + i;
+}
+
+/* D 0: any, and o stays in the basis that it is in. */
+template <int D>
 __global__ void __launch_bounds__(kWarp *kRows) merge_kernel(const kern_merge_args a)
 {
+    constexpr int kDims = D == 0 ? KERN_MAX_HEAD_DIM / kWarp : D / kWarp;
     const int64_t row = (int64_t)blockIdx.x * kRows + threadIdx.x / kWarp;
     const int lane = threadIdx.x % kWarp;
+    const int64_t lse_at = (int64_t)a.rows * a.head_dim + row;
+    cuda_rotation<D == 0 ? 64 : D> rotation = {};
+    if constexpr (D != 0) {
+        const int head = (int)(row % a.n_heads) / (a.n_heads / a.n_kv_heads);
+        rotation = cuda_rotation_of<D>(&a.formats[head].v);
+    }
+    cuda_after_previous();
     if (row >= a.rows) {
         return;
     }
-    const int64_t lse_at = (int64_t)a.rows * a.head_dim + row;
 
     float top = -INFINITY;
     for (int r = 0; r < a.n_ranks; r++) {
@@ -41,7 +58,7 @@ __global__ void __launch_bounds__(kWarp *kRows) merge_kernel(const kern_merge_ar
         sum += w;
 #pragma unroll
         for (int i = 0; i < kDims; i++) {
-            const int d = lane + i * kWarp;
+            const int d = dim_of<D>(lane, i);
             if (d < a.head_dim) {
                 o[i] = fmaf(w, part[row * a.head_dim + d], o[i]);
             }
@@ -50,9 +67,17 @@ __global__ void __launch_bounds__(kWarp *kRows) merge_kernel(const kern_merge_ar
     const float scale = sum == 0.0f ? 0.0f : 1.0f / sum;
 #pragma unroll
     for (int i = 0; i < kDims; i++) {
-        const int d = lane + i * kWarp;
+        o[i] = canonical(o[i] * scale);
+    }
+    if constexpr (D != 0) {
+        cuda_rotate<D>(rotation, true, o);
+    }
+#pragma unroll
+    for (int i = 0; i < kDims; i++) {
+        const int d = dim_of<D>(lane, i);
         if (d < a.head_dim) {
-            a.o[row * a.head_dim + d] = canonical(o[i] * scale);
+            a.o[row * a.head_dim + (D != 0 && rotation.order != nullptr ? rotation.order[d] : d)] =
+                o[i];
         }
     }
     if (a.lse != nullptr && lane == 0) {
@@ -67,7 +92,14 @@ extern "C" base_status kern_cuda_merge(void *stream, const kern_merge_args *a)
     if (a->rows == 0) {
         return BASE_OK;
     }
-    const int n_ctas = (a->rows + kRows - 1) / kRows;
-    merge_kernel<<<n_ctas, kWarp * kRows, 0, static_cast<cudaStream_t>(stream)>>>(*a);
+    const auto s = static_cast<cudaStream_t>(stream);
+    const dim3 grid((a->rows + kRows - 1) / kRows);
+    if (a->formats == nullptr) {
+        cuda_launch(merge_kernel<0>, grid, kWarp * kRows, s, *a);
+    } else if (a->head_dim == 64) {
+        cuda_launch(merge_kernel<64>, grid, kWarp * kRows, s, *a);
+    } else {
+        cuda_launch(merge_kernel<128>, grid, kWarp * kRows, s, *a);
+    }
     return CUDA_LAUNCHED("merge");
 }

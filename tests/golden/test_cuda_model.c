@@ -243,6 +243,54 @@ static void a_mixed_step_gives_what_each_sequence_gives_alone(void **state)
     eval_run_destroy(mixed);
 }
 
+static base_status look_on(void *ctx, const forward_observation *seen)
+{
+    (void)ctx;
+    (void)seen;
+    return BASE_OK;
+}
+
+/* Whoever watches a step has its ops launched one by one, and q and k turned for it: the bits are those of the step
+ * that nobody watches, which is replayed in one piece.  Batches on both sides of what one launch multiplies. */
+static void a_replayed_step_gives_the_bits_of_its_ops(void **state)
+{
+    enum { MAX = 9, BEGIN = 120, STEPS = 12 };
+    static const int32_t batches[] = {1, 3, 8, MAX};
+    float *got = kern_mirror(gpu)->get(kern_mirror(gpu)->ctx, MAX * (size_t)V * sizeof *got);
+    float *want = kern_mirror(gpu)->get(kern_mirror(gpu)->ctx, MAX * (size_t)V * sizeof *want);
+    (void)state;
+    assert_non_null(got);
+    assert_non_null(want);
+    for (size_t i = 0; i < sizeof batches / sizeof batches[0]; i++) {
+        const int32_t n = batches[i];
+        eval_run *replayed = run_on(gpu, "tq:k=3,v=3", MAX);
+        eval_run *watched = run_on(gpu, "tq:k=3,v=3", MAX);
+        forward_set_observer(watched->forward, look_on, NULL);
+        for (int32_t slot = 0; slot < n; slot++) {
+            kv_step_seq seq = {.slot = slot, .n_tokens = BEGIN};
+            CHECK_STATUS(eval_run_step(replayed, &seq, 1, text + slot, NULL, 0, NULL), BASE_OK);
+            CHECK_STATUS(eval_run_step(watched, &seq, 1, text + slot, NULL, 0, NULL), BASE_OK);
+        }
+        for (int32_t t = 0; t < STEPS; t++) { /* a block fills on the way */
+            kv_step_seq seqs[MAX];
+            int32_t ids[MAX];
+            int32_t rows[MAX];
+            for (int32_t slot = 0; slot < n; slot++) {
+                seqs[slot] = (kv_step_seq){.slot = slot, .n_tokens = 1};
+                ids[slot] = text[slot + BEGIN + t];
+                rows[slot] = slot;
+            }
+            CHECK_STATUS(eval_run_step(replayed, seqs, n, ids, rows, n, got), BASE_OK);
+            CHECK_STATUS(eval_run_step(watched, seqs, n, ids, rows, n, want), BASE_OK);
+            assert_memory_equal(got, want, (size_t)n * V * sizeof *got);
+        }
+        eval_run_destroy(watched);
+        eval_run_destroy(replayed);
+    }
+    kern_mirror(gpu)->put(kern_mirror(gpu)->ctx, want);
+    kern_mirror(gpu)->put(kern_mirror(gpu)->ctx, got);
+}
+
 int main(void)
 {
     if (kern_gpu_count() == 0) {
@@ -256,6 +304,7 @@ int main(void)
         cmocka_unit_test(affine_pages_give_the_cpus_logits),
         cmocka_unit_test(greedy_tokens_are_the_golden_ones),
         cmocka_unit_test(a_mixed_step_gives_what_each_sequence_gives_alone),
+        cmocka_unit_test(a_replayed_step_gives_the_bits_of_its_ops),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);
 }

@@ -169,6 +169,53 @@ static void a_whole_block_may_be_carried(void **state)
     kern_ctx_destroy(ctx);
 }
 
+/* q, k and v that come before RoPE give what the ops one after the other give. */
+static void turns_and_queries_are_rope_and_basis_bit_for_bit(void **state)
+{
+    enum { G = 3, HEADS = HKV * G };
+    static float turns[TOKENS * DIM];
+    float freq[DIM / 2];
+    kern_ctx *ctx = parity_ctx(2);
+    append_case *want = case_create(true);
+    append_case *got = case_create(true);
+    float *want_q = parity_normals(3, (int64_t)TOKENS * HEADS * DIM, 1.0);
+    float *got_q = parity_normals(3, (int64_t)TOKENS * HEADS * DIM, 1.0);
+    (void)state;
+    for (int32_t i = 0; i < DIM / 2; i++) {
+        freq[i] = 1.0f / (float)(1 + i);
+    }
+    const kern_turns_args turn = {want->positions, freq, turns, TOKENS, DIM};
+    const kern_rope_args rope_q = {want_q, turns, TOKENS, HEADS, DIM, HEADS * DIM};
+    const kern_rope_args rope_k = {want->k, turns, TOKENS, HKV, DIM, HKV * DIM};
+    const kern_basis_args basis = {.x = want_q,
+                                   .formats = want->formats,
+                                   .n_tokens = TOKENS,
+                                   .n_heads = HEADS,
+                                   .n_kv_heads = HKV,
+                                   .head_dim = DIM};
+    CHECK_STATUS(kern_turns(ctx, &turn), BASE_OK);
+    CHECK_STATUS(kern_rope(ctx, &rope_q), BASE_OK);
+    CHECK_STATUS(kern_rope(ctx, &rope_k), BASE_OK);
+    CHECK_STATUS(kern_append(ctx, &want->args), BASE_OK);
+    CHECK_STATUS(kern_basis(ctx, &basis), BASE_OK);
+
+    got->args.q = got_q;
+    got->args.turns = turns;
+    got->args.n_heads = HEADS;
+    CHECK_STATUS(kern_append(ctx, &got->args), BASE_OK);
+    assert_memory_equal(got_q, want_q, TOKENS * HEADS * DIM * sizeof *got_q);
+    for (int32_t i = 0; i < OPENS; i++) {
+        assert_memory_equal(got->rows[i], want->rows[i], ELEMS * sizeof *got->rows[i]);
+    }
+    PARITY_REFUSED(kern_append, ctx, got->args, n_heads, HEADS + 1);
+    PARITY_REFUSED(kern_append, ctx, got->args, n_heads, 0);
+    free(got_q);
+    free(want_q);
+    case_destroy(got);
+    case_destroy(want);
+    kern_ctx_destroy(ctx);
+}
+
 static void broken_limits_are_refused(void **state)
 {
     (void)state;
@@ -201,6 +248,7 @@ int main(void)
         cmocka_unit_test(with_signs_rows_are_rotated),
         cmocka_unit_test(rows_already_in_place_need_no_carry),
         cmocka_unit_test(a_whole_block_may_be_carried),
+        cmocka_unit_test(turns_and_queries_are_rope_and_basis_bit_for_bit),
         cmocka_unit_test(broken_limits_are_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -89,7 +89,13 @@ static void merge_agrees_on_empty_and_broken_ranks_too(void **state)
         for (int32_t d = 0; d < dim; d++) {
             partials[stride + 2 * dim + d] = NAN;
         }
-        kern_merge_args a = {partials, stride, want, want + (int64_t)ROWS * dim, RANKS, ROWS, dim};
+        kern_merge_args a = {.partials = partials,
+                             .rank_stride = stride,
+                             .o = want,
+                             .lse = want + (int64_t)ROWS * dim,
+                             .n_ranks = RANKS,
+                             .rows = ROWS,
+                             .head_dim = dim};
         CHECK_STATUS(kern_merge(ctx, &a), BASE_OK);
 
         void *dp = on_device(partials, (size_t)(RANKS * stride) * sizeof *partials);

@@ -18,7 +18,7 @@ static void set_side(basis_world *w, int32_t h, int32_t s, const int32_t *dims, 
     for (; dims[side->n_segments] > 0; side->n_segments++) {
         const int32_t n = dims[side->n_segments];
         side->segments[side->n_segments] =
-            (kern_segment){.bits = 16, .first_dim = first, .n_dims = n};
+            (kern_segment){.kind = KERN_PLAIN, .bits = 16, .first_dim = first, .n_dims = n};
         first += n;
     }
     assert_int_equal(first, w->formats[h].head_dim);
@@ -153,9 +153,14 @@ static void append_gives_the_cpu_rows(void **state)
     static const int32_t tokens[] = {0, 3, 64, 65, MAX_TOKENS};
     kern_ctx *ctx = parity_ctx(1);
     (void)state;
-    for (size_t i = 0; i < 10; i++) {
+    for (size_t i = 0; i < 20; i++) {
         const int32_t dim = i % 2 == 0 ? 64 : 128;
-        const int32_t n = tokens[i / 2];
+        const int32_t n = tokens[i / 4];
+        const bool whole = i / 2 % 2 == 1; /* queries too, and all before RoPE */
+        const size_t q_bytes = (size_t)n * 3 * HKV * (size_t)dim * sizeof(float);
+        const size_t turn_bytes = (size_t)n * (size_t)dim * sizeof(float);
+        float *q = parity_normals(3, (int64_t)n * 3 * HKV * dim, 1.0);
+        float *turns = parity_normals(4, (int64_t)n * dim, 1.0);
         const int64_t elems = kern_open_elems(HKV, dim);
         const size_t n_bytes = (size_t)((OPENS + 1) * elems) * sizeof(uint16_t);
         const size_t kv_bytes = (size_t)n * HKV * (size_t)dim * sizeof(float);
@@ -172,15 +177,29 @@ static void append_gives_the_cpu_rows(void **state)
         a.dest = device_copy(&device, c->dest, sizeof c->dest);
         a.opens = device_copy(&device, opens, sizeof opens);
         a.formats = device_formats(&device, c->w->formats, HKV);
+        void *dq = on_device(q, q_bytes);
+        if (whole) {
+            a.q = dq;
+            a.turns = device_copy(&device, turns, turn_bytes);
+            a.n_heads = 3 * HKV;
+            c->args.q = q;
+            c->args.turns = turns;
+            c->args.n_heads = a.n_heads;
+        }
         CHECK_STATUS(kern_cuda_append(NULL, &a), BASE_OK);
         void *got = bytes_from_device(rows, n_bytes);
+        void *got_q = bytes_from_device(dq, q_bytes);
 
         opens_init(opens, c->memory, elems);
         c->args.opens = opens;
         CHECK_STATUS(kern_append(ctx, &c->args), BASE_OK);
         assert_memory_equal(got, c->memory, n_bytes);
+        assert_memory_equal(got_q, q, q_bytes);
         device_free(&device);
+        free(got_q);
         free(got);
+        free(turns);
+        free(q);
         free(c->memory);
         free(c->k);
         free(c->v);
@@ -190,9 +209,53 @@ static void append_gives_the_cpu_rows(void **state)
     kern_ctx_destroy(ctx);
 }
 
+/* Many ranks and one, which has nothing to say about a row. */
+static void merge_leaves_the_basis_as_on_the_cpu(void **state)
+{
+    enum { TOKENS = 5, HEADS = 3 * HKV, ROWS = TOKENS * HEADS };
+    kern_ctx *ctx = parity_ctx(1);
+    (void)state;
+    for (uint32_t i = 0; i < 4; i++) {
+        const int32_t dim = i % 2 == 0 ? 64 : 128;
+        const int32_t n_ranks = i / 2 == 0 ? 1 : 3;
+        const int64_t stride = (int64_t)ROWS * (dim + 1);
+        const size_t n_bytes = (size_t)ROWS * (size_t)dim * sizeof(float);
+        basis_world *w = world_create(dim);
+        parity_device device = {.n_held = 0};
+        float *partials = parity_normals(i, n_ranks * stride, 1.0);
+        float *want = parity_memory((int64_t)ROWS * dim, sizeof *want);
+        partials[(int64_t)ROWS * dim + 7] = -INFINITY;
+        kern_merge_args a = {.partials = partials,
+                             .rank_stride = stride,
+                             .o = want,
+                             .n_ranks = n_ranks,
+                             .rows = ROWS,
+                             .head_dim = dim,
+                             .formats = w->formats,
+                             .n_heads = HEADS,
+                             .n_kv_heads = HKV};
+        CHECK_STATUS(kern_merge(ctx, &a), BASE_OK);
+        void *out = on_device(want, n_bytes);
+        assert_int_equal(cudaMemset(out, 0xff, n_bytes), cudaSuccess);
+        a.partials = device_copy(&device, partials, (size_t)(n_ranks * stride) * sizeof *partials);
+        a.formats = device_formats(&device, w->formats, HKV);
+        a.o = out;
+        CHECK_STATUS(kern_cuda_merge(NULL, &a), BASE_OK);
+        float *got = from_device(out, (int64_t)ROWS * dim);
+        check_close(got, want, (int64_t)ROWS * dim, 1e-5, 0.0);
+        device_free(&device);
+        free(got);
+        free(want);
+        free(partials);
+        free(w);
+    }
+    kern_ctx_destroy(ctx);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(merge_leaves_the_basis_as_on_the_cpu),
         cmocka_unit_test(basis_gives_the_cpu_bits_both_ways),
         cmocka_unit_test(append_gives_the_cpu_rows),
     };

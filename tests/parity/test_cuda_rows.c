@@ -123,11 +123,17 @@ static void rope_agrees_at_every_position(void **state)
         float *x = parity_normals(i, n, 1.0);
         parity_device device = {.n_held = 0};
         void *dx = on_device(x, (size_t)n * sizeof *x);
-        kern_rope_args a = {x, positions, freq, n_tokens, HEADS, dim, stride};
+        float *turns = parity_memory((int64_t)n_tokens * dim, sizeof *turns);
+        kern_turns_args turn = {positions, freq, turns, n_tokens, dim};
+        kern_rope_args a = {x, turns, n_tokens, HEADS, dim, stride};
+        CHECK_STATUS(kern_turns(ctx, &turn), BASE_OK);
         CHECK_STATUS(kern_rope(ctx, &a), BASE_OK);
+        turn.turns = on_device(turns, (size_t)n_tokens * (size_t)dim * sizeof *turns);
+        turn.positions = device_copy(&device, positions, sizeof positions);
+        turn.inv_freq = device_copy(&device, freq, sizeof freq);
         a.x = dx;
-        a.positions = device_copy(&device, positions, sizeof positions);
-        a.inv_freq = device_copy(&device, freq, sizeof freq);
+        a.turns = turn.turns;
+        CHECK_STATUS(kern_cuda_turns(NULL, &turn), BASE_OK);
         CHECK_STATUS(kern_cuda_rope(NULL, &a), BASE_OK);
         float *got = from_device(dx, n);
         int64_t n_same = 0;
@@ -137,6 +143,8 @@ static void rope_agrees_at_every_position(void **state)
         check_close(got, x, n, 6e-7, 0.0);
         assert_true(n_same * 1000 >= n * 999);
         device_free(&device);
+        (void)cudaFree(turn.turns);
+        free(turns);
         free(got);
         free(x);
     }

@@ -1,5 +1,6 @@
 #include "kernels/op_merge.h"
 
+#include "tests/support/page_fixture.h"
 #include "tests/support/parity.h"
 
 enum { DIM = 5, ROWS = 3, RANKS = 4, STRIDE = ROWS * (DIM + 1) + 2 };
@@ -153,6 +154,54 @@ static void in_place_on_rank_zero_and_without_lse_gives_the_same_bits(void **sta
     kern_ctx_destroy(ctx);
 }
 
+/* With formats: what basis makes of the merged rows. */
+static void formats_take_the_result_out_of_the_page_basis(void **state)
+{
+    enum { D = 64, HEADS = 4, N = 2 * HEADS, N_RANKS = 2, N_STRIDE = N * (D + 1) };
+    static const int32_t bits[1] = {4};
+    static page_fixture fx[2];
+    kern_head_format formats[2];
+    kern_ctx *ctx = parity_ctx(2);
+    float *partials = parity_normals(1, N_RANKS * N_STRIDE, 1.0);
+    float *want = parity_guarded(N * D);
+    float *got = parity_guarded(N * D);
+    (void)state;
+    for (uint64_t h = 0; h < 2; h++) {
+        page_fixture_init(&fx[h], D, 1, bits, bits, true, h);
+        formats[h] = fx[h].format;
+    }
+    kern_merge_args a = {.partials = partials,
+                         .rank_stride = N_STRIDE,
+                         .o = want,
+                         .n_ranks = N_RANKS,
+                         .rows = N,
+                         .head_dim = D};
+    const kern_basis_args back = {.x = want,
+                                  .formats = formats,
+                                  .n_tokens = 2,
+                                  .n_heads = HEADS,
+                                  .n_kv_heads = 2,
+                                  .head_dim = D,
+                                  .v_side = true,
+                                  .inverse = true};
+    CHECK_STATUS(kern_merge(ctx, &a), BASE_OK);
+    CHECK_STATUS(kern_basis(ctx, &back), BASE_OK);
+    a.o = got;
+    a.formats = formats;
+    a.n_heads = HEADS;
+    a.n_kv_heads = 2;
+    CHECK_STATUS(kern_merge(ctx, &a), BASE_OK);
+    assert_memory_equal(got, want, N * D * sizeof *got);
+    parity_guarded_check(got, N * D);
+    PARITY_REFUSED(kern_merge, ctx, a, n_heads, 3);
+    PARITY_REFUSED(kern_merge, ctx, a, n_kv_heads, 3);
+    PARITY_REFUSED(kern_merge, ctx, a, rows, N - 1);
+    free(partials);
+    parity_guarded_free(want);
+    parity_guarded_free(got);
+    kern_ctx_destroy(ctx);
+}
+
 static void broken_limits_are_refused(void **state)
 {
     (void)state;
@@ -179,6 +228,7 @@ int main(void)
         cmocka_unit_test(random_ranks_agree_with_fp64),
         cmocka_unit_test(nan_of_a_contributing_rank_is_canonical),
         cmocka_unit_test(in_place_on_rank_zero_and_without_lse_gives_the_same_bits),
+        cmocka_unit_test(formats_take_the_result_out_of_the_page_basis),
         cmocka_unit_test(broken_limits_are_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

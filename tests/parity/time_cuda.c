@@ -3,6 +3,7 @@
  * A case is a graph of many launches whose operands walk through 1 GiB, so that nothing stays in L2; the time is
  * the median of its replays over the number of launches.  GB/s counts every operand's bytes once. */
 #include "kernels/cuda/cuda_gemm.h"
+#include "kernels/cuda/cuda_linear.h"
 #include "kernels/cuda/cuda_ops.h"
 #include "kernels/cuda/cuda_prefill.h"
 #include "tests/support/parity_cuda.h"
@@ -120,6 +121,54 @@ static void launch_gemv(timer *t, const timed_case *c)
     CHECK_STATUS(cuda_gemv(t->stream, &a), BASE_OK);
 }
 
+static void launch_gemm(timer *t, const timed_case *c)
+{
+    const kern_gemm_args a = product(t, c);
+    CHECK_STATUS(kern_cuda_gemm(t->gemm, t->stream, &a), BASE_OK);
+}
+
+static void launch_project(timer *t, const timed_case *c)
+{
+    const int32_t kv = c->b / 10 > 0 ? c->b / 10 / 8 * 8 : 8; /* of 3B; near it for others */
+    const int32_t n[3] = {c->b - 2 * kv, kv, kv};
+    kern_project_args a = {.x = next(t, (int64_t)c->a * c->c * 4),
+                           .norm = next(t, (int64_t)c->c * 2),
+                           .n_parts = 3,
+                           .m = c->a,
+                           .k = c->c,
+                           .eps = 1e-6f,
+                           .norm_dtype = BASE_BF16};
+    a.h = next(t, (int64_t)c->a * c->c * 4);
+    for (int32_t i = 0; i < 3; i++) {
+        a.parts[i] = (kern_project_part){.w = next(t, (int64_t)n[i] * c->c * 2),
+                                         .bias = next(t, (int64_t)n[i] * 2),
+                                         .y = next(t, (int64_t)c->a * n[i] * 4),
+                                         .n = n[i],
+                                         .dtype = BASE_BF16,
+                                         .bias_dtype = BASE_BF16};
+    }
+    CHECK_STATUS(kern_cuda_project(t->gemm, t->stream, &a), BASE_OK);
+}
+
+static void launch_gated(timer *t, const timed_case *c)
+{
+    const kern_gated_args a = {.x = next(t, (int64_t)c->a * c->c * 4),
+                               .norm = next(t, (int64_t)c->c * 2),
+                               .h = next(t, (int64_t)c->a * c->c * 4),
+                               .gate = next(t, (int64_t)c->b * c->c),
+                               .up = next(t, (int64_t)c->b * c->c),
+                               .room = next(t, (int64_t)c->a * c->b * 2),
+                               .y = next(t, (int64_t)c->a * c->b * 2),
+                               .m = c->a,
+                               .f = c->b / 2,
+                               .k = c->c,
+                               .eps = 1e-6f,
+                               .norm_dtype = BASE_BF16,
+                               .gate_dtype = BASE_BF16,
+                               .up_dtype = BASE_BF16};
+    CHECK_STATUS(kern_cuda_gated(t->gemm, t->stream, &a), BASE_OK);
+}
+
 static void launch_blas(timer *t, const timed_case *c)
 {
     const kern_gemm_args a = product(t, c);
@@ -129,9 +178,9 @@ static void launch_blas(timer *t, const timed_case *c)
 static void time_products(timer *t)
 {
     static const int32_t weights[][2] = {
-        {256, 2048},  {2048, 2048}, {11008, 2048}, {2048, 11008}, {151936, 2048},
-        {1024, 4096}, {4096, 4096}, {14336, 4096}, {4096, 14336}, {128256, 4096}};
-    static const int32_t rows[] = {1, 2, 4, 8, 16, 2048};
+        {256, 2048},    {2560, 2048}, {2048, 2048}, {22016, 2048}, {11008, 2048}, {2048, 11008},
+        {151936, 2048}, {1024, 4096}, {4096, 4096}, {14336, 4096}, {4096, 14336}, {128256, 4096}};
+    static const int32_t rows[] = {1, 2, 4, 6, 8, 16, 2048};
     for (size_t r = 0; r < sizeof rows / sizeof rows[0]; r++) {
         for (size_t i = 0; i < sizeof weights / sizeof weights[0]; i++) {
             const int64_t m = rows[r];
@@ -150,6 +199,11 @@ static void time_products(timer *t)
             if (m <= CUDA_GEMV_ROWS) {
                 print_case(t, &c);
             }
+            if (m <= CUDA_LINEAR_ROWS) {
+                c.what = "linear";
+                c.launch = launch_gemm;
+                print_case(t, &c);
+            }
             c.what = "cuBLASLt";
             c.launch = launch_blas;
             print_case(t, &c);
@@ -162,7 +216,7 @@ typedef struct world { /* what the row ops point to, in device memory */
     int64_t *positions;
     int32_t *dest;
     int32_t *ids;
-    float *inv_freq;
+    float *turns;
     kern_open *opens;
 } world;
 
@@ -186,8 +240,7 @@ static void launch_bias(timer *t, const timed_case *c)
 static void launch_rope(timer *t, const timed_case *c)
 {
     const int32_t width = c->b * c->c;
-    const kern_rope_args a = {
-        next(t, (int64_t)c->a * width * 4), w.positions, w.inv_freq, c->a, c->b, c->c, width};
+    const kern_rope_args a = {next(t, (int64_t)c->a * width * 4), w.turns, c->a, c->b, c->c, width};
     CHECK_STATUS(kern_cuda_rope(t->stream, &a), BASE_OK);
 }
 
@@ -217,6 +270,40 @@ static void launch_append(timer *t, const timed_case *c)
     CHECK_STATUS(kern_cuda_append(t->stream, &a), BASE_OK);
 }
 
+/* The same with queries, and RoPE before. */
+static void launch_enter(timer *t, const timed_case *c)
+{
+    const kern_append_args a = {.q = next(t, (int64_t)c->a * 16 * c->c * 4),
+                                .k = next(t, (int64_t)c->a * c->b * c->c * 4),
+                                .v = next(t, (int64_t)c->a * c->b * c->c * 4),
+                                .turns = w.turns,
+                                .positions = w.positions,
+                                .dest = w.dest,
+                                .opens = w.opens,
+                                .formats = w.formats,
+                                .n_tokens = c->a,
+                                .n_heads = 16,
+                                .n_kv_heads = c->b,
+                                .head_dim = c->c,
+                                .n_opens = c->a > 128 ? c->a / 128 : 1};
+    CHECK_STATUS(kern_cuda_append(t->stream, &a), BASE_OK);
+}
+
+static void launch_merge(timer *t, const timed_case *c)
+{
+    const int32_t rows = c->a * c->b;
+    const kern_merge_args a = {.partials = next(t, (int64_t)rows * (c->c + 1) * 4),
+                               .rank_stride = (int64_t)rows * (c->c + 1),
+                               .o = next(t, (int64_t)rows * c->c * 4),
+                               .n_ranks = 1,
+                               .rows = rows,
+                               .head_dim = c->c,
+                               .formats = w.formats,
+                               .n_heads = c->b,
+                               .n_kv_heads = 2};
+    CHECK_STATUS(kern_cuda_merge(t->stream, &a), BASE_OK);
+}
+
 static void launch_rmsnorm(timer *t, const timed_case *c)
 {
     const int32_t width = c->b * c->c;
@@ -236,7 +323,7 @@ enum { TOKENS = 2048, HKV = 8, DIM = 128 };
 static void world_init(timer *t, parity_device *device)
 {
     static float signs[DIM];
-    static float freq[DIM / 2];
+    static float turns[TOKENS * DIM];
     static int64_t positions[TOKENS];
     static int32_t dest[TOKENS];
     static int32_t ids[TOKENS];
@@ -244,7 +331,6 @@ static void world_init(timer *t, parity_device *device)
     kern_head_format formats[HKV] = {0};
     for (int32_t d = 0; d < DIM; d++) {
         signs[d] = d % 3 == 0 ? -1.0f : 1.0f;
-        freq[d / 2] = (float)pow(1e6, -2.0 * (d / 2) / DIM);
     }
     for (int32_t i = 0; i < TOKENS; i++) {
         positions[i] = 500000 + i - 500000 % 128;
@@ -264,8 +350,25 @@ static void world_init(timer *t, parity_device *device)
                 .positions = device_copy(device, positions, sizeof positions),
                 .dest = device_copy(device, dest, sizeof dest),
                 .ids = device_copy(device, ids, sizeof ids),
-                .inv_freq = device_copy(device, freq, sizeof freq),
+                .turns = device_copy(device, turns, sizeof turns),
                 .opens = device_copy(device, opens, sizeof opens)};
+}
+
+/* q, k and v, and the gated half of the MLP, as a layer of 3B and one of 8B has them. */
+static void time_fused(timer *t)
+{
+    static const int32_t shapes[][3] = {{2560, 22016, 2048}, {6144, 28672, 4096}};
+    static const int32_t rows[] = {1, 4, 8, 16};
+    for (size_t i = 0; i < 8; i++) {
+        const int32_t m = rows[i % 4];
+        const int32_t *s = shapes[i / 4];
+        const timed_case cases[] = {
+            {"project", m, s[0], s[2], launch_project, (int64_t)s[0] * s[2] * 2, 0.0},
+            {"gated", m, s[1], s[2], launch_gated, (int64_t)s[1] * s[2] * 2, 0.0},
+        };
+        print_case(t, &cases[0]);
+        print_case(t, &cases[1]);
+    }
 }
 
 static void time_rows(timer *t)
@@ -282,6 +385,8 @@ static void time_rows(timer *t)
             {"rope k", n, HKV, DIM, launch_rope, hidden * 2, 0.0},
             {"basis q", n, 16, DIM, launch_basis, hidden * 4, 0.0},
             {"append", n, HKV, DIM, launch_append, hidden * 3, 0.0},
+            {"append, q", n, 2, DIM, launch_enter, hidden * 5, 0.0},
+            {"merge", n, 16, DIM, launch_merge, hidden * 4, 0.0},
         };
         for (size_t j = 0; j < sizeof cases / sizeof cases[0]; j++) {
             print_case(t, &cases[j]);
@@ -363,7 +468,8 @@ static void time_prefill(timer *t, int32_t before, int32_t n_tokens, int32_t n_h
     assert_int_equal(
         cudaMalloc(&workspace, (size_t)cuda_prefill_workspace_bytes(HKV, DIM, CUDA_PREFILL_BLOCKS)),
         cudaSuccess);
-    const cuda_prefill_work work = {&seq, 1, CUDA_PREFILL_BLOCKS, 0, 0, workspace};
+    const cuda_prefill_work work = {
+        .seqs = &seq, .n_seqs = 1, .n_blocks = CUDA_PREFILL_BLOCKS, .workspace = workspace};
     for (int32_t i = 0; i < 2; i++) {
         assert_int_equal(cudaEventCreate(&event[i]), cudaSuccess);
     }
@@ -405,6 +511,7 @@ static void time_everything(void **state)
     time_prefill(&t, 98304, 2048, 32);
     time_prefill(&t, 98304, 8192, 32);
     time_rows(&t);
+    time_fused(&t);
     time_products(&t);
     cuda_gemm_destroy(t.gemm);
     device_free(&held);

@@ -38,13 +38,8 @@ BASE_MUST_CHECK base_status block_attn_run(const block_step *b, const block_laye
 /* norm, SwiGLU MLP. */
 BASE_MUST_CHECK base_status block_mlp_run(const block_step *b, const block_layer *layer);
 
-/* y [T, n] = x [T, k] w^T, or y += it. */
-BASE_MUST_CHECK base_status block_gemm(kern_ctx *ctx, const float *x, int32_t n_rows, int32_t k,
-                                       const model_tensor *w, int32_t n, bool accumulate, float *y);
-
-/* y [n_rows, cols] = normalised x [n_rows, cols]: tokens of C, or heads of D. */
-BASE_MUST_CHECK base_status block_norm(kern_ctx *ctx, const model_config *config, const float *x,
-                                       int32_t n_rows, int32_t cols, const model_tensor *weight,
-                                       float *y);
+/* y [n_rows, n] += x [n_rows, k] w^T. */
+BASE_MUST_CHECK base_status block_add(kern_ctx *ctx, const float *x, int32_t n_rows, int32_t k,
+                                      const model_tensor *w, int32_t n, float *y);
 
 #endif /* WORKER_MODEL_BLOCK_H */

@@ -1,21 +1,56 @@
 #include "worker/model/block.h"
 
-/* y [T, n_heads * D] = h w^T, plus the bias and normalised by heads where the model does so. */
-static base_status project(const block_step *b, const model_tensor *w, const model_tensor *bias,
-                           const model_tensor *norm, int32_t n_heads, float *y)
+static kern_project_part part(const model_tensor *w, const model_tensor *bias, int32_t n, float *y)
+{
+    const kern_project_part p = {.w = w->data,
+                                 .bias = bias->data,
+                                 .y = y,
+                                 .n = n,
+                                 .dtype = w->dtype,
+                                 .bias_dtype = bias->dtype};
+    return p;
+}
+
+/* Heads of D, in place, where the model has such a norm. */
+static base_status norm_heads(const block_step *b, float *x, int32_t n_heads,
+                              const model_tensor *weight)
+{
+    const kern_rmsnorm_args args = {
+        .x = x,
+        .weight = weight->data,
+        .y = x,
+        .rows = b->step->n_tokens * n_heads,
+        .cols = b->config->head_dim,
+        .eps = b->config->rms_eps,
+        .dtype = weight->dtype,
+    };
+    return weight->data == NULL ? BASE_OK : kern_rmsnorm(b->ctx, &args);
+}
+
+/* q, k and v of normalised x. */
+static base_status project(const block_step *b, const model_layer *w)
 {
     const model_config *c = b->config;
+    const scratch *s = b->scratch;
     const int32_t n = b->step->n_tokens;
-    const int32_t width = n_heads * c->head_dim;
-    base_status st = block_gemm(b->ctx, b->scratch->h, n, c->width, w, width, false, y);
-    if (st == BASE_OK && bias->data != NULL) {
-        const kern_bias_args args = {
-            .x = y, .bias = bias->data, .rows = n, .cols = width, .dtype = bias->dtype};
-        st = kern_bias(b->ctx, &args);
-    }
-    if (st == BASE_OK && norm->data != NULL) {
-        st = block_norm(b->ctx, c, y, n * n_heads, c->head_dim, norm, y);
-    }
+    const int32_t kv_width = c->n_kv_heads * c->head_dim;
+    const kern_project_args args = {
+        .x = s->x,
+        .norm = w->attn_norm.data,
+        .h = s->h,
+        .parts = {part(&w->q, &w->q_bias, c->n_heads * c->head_dim, s->q),
+                  part(&w->k, &w->k_bias, kv_width, s->k), part(&w->v, &w->v_bias, kv_width, s->v)},
+        .n_parts = 3,
+        .m = n,
+        .k = c->width,
+        .eps = c->rms_eps,
+        .norm_dtype = w->attn_norm.dtype,
+    };
+    base_status st = BASE_OK;
+    BASE_TRY(st, out, kern_project(b->ctx, &args));
+    BASE_TRY(st, out, norm_heads(b, s->q, c->n_heads, &w->q_norm));
+    st = norm_heads(b, s->k, c->n_kv_heads, &w->k_norm);
+out:
     return st;
 }
 
@@ -23,8 +58,7 @@ static base_status rope(const block_step *b, float *x, int32_t n_heads)
 {
     const kern_rope_args args = {
         .x = x,
-        .positions = b->step->positions,
-        .inv_freq = b->scratch->inv_freq,
+        .turns = b->scratch->turns,
         .n_tokens = b->step->n_tokens,
         .n_heads = n_heads,
         .head_dim = b->config->head_dim,
@@ -33,24 +67,10 @@ static base_status rope(const block_step *b, float *x, int32_t n_heads)
     return kern_rope(b->ctx, &args);
 }
 
-static base_status basis(const block_step *b, const block_layer *layer, float *x, bool v_side,
-                         bool inverse)
-{
-    const kern_basis_args args = {
-        .x = x,
-        .formats = layer->formats,
-        .n_tokens = b->step->n_tokens,
-        .n_heads = b->config->n_heads,
-        .n_kv_heads = b->config->n_kv_heads,
-        .head_dim = b->config->head_dim,
-        .v_side = v_side,
-        .inverse = inverse,
-    };
-    return kern_basis(b->ctx, &args);
-}
-
+/* Turned q and k, and v, for whoever watches; turns them. */
 static base_status observe(const block_step *b, const block_layer *layer)
 {
+    const model_config *c = b->config;
     const forward_observation seen = {
         .layer = layer->index,
         .n_tokens = b->step->n_tokens,
@@ -60,14 +80,13 @@ static base_status observe(const block_step *b, const block_layer *layer)
         .v = b->scratch->v,
         .inv_freq = b->scratch->inv_freq,
     };
-    const size_t row_bytes = (size_t)seen.n_tokens * (size_t)b->config->head_dim * sizeof(float);
-    const size_t kv_bytes = row_bytes * (size_t)b->config->n_kv_heads;
+    const size_t row_bytes = (size_t)seen.n_tokens * (size_t)c->head_dim * sizeof(float);
+    const size_t kv_bytes = row_bytes * (size_t)c->n_kv_heads;
     base_status st = BASE_OK;
 
-    if (b->observer == NULL) {
-        goto out;
-    }
-    BASE_TRY(st, out, kern_fetch(b->ctx, b->scratch->q, row_bytes * (size_t)b->config->n_heads));
+    BASE_TRY(st, out, rope(b, b->scratch->q, c->n_heads));
+    BASE_TRY(st, out, rope(b, b->scratch->k, c->n_kv_heads));
+    BASE_TRY(st, out, kern_fetch(b->ctx, b->scratch->q, row_bytes * (size_t)c->n_heads));
     BASE_TRY(st, out, kern_fetch(b->ctx, b->scratch->k, kv_bytes));
     BASE_TRY(st, out, kern_fetch(b->ctx, b->scratch->v, kv_bytes));
     st = b->observer(b->observer_ctx, &seen);
@@ -75,19 +94,23 @@ out:
     return st;
 }
 
-/* k and v go into the rows of the blocks that this rank owns; blocks that are full now become pages
- * before anything attends, so that what a query sees does not depend on the step's size. */
+/* q and k are turned, if nobody watched and they are not yet; q goes into the page basis, k and v into the rows of the
+ * blocks that this rank owns; blocks that are full now become pages before anything attends, so that what a query sees
+ * does not depend on the step's size. */
 static base_status store(const block_step *b, const block_layer *layer)
 {
     const kv_step *step = b->step;
     const kern_append_args append = {
+        .q = b->scratch->q,
         .k = b->scratch->k,
         .v = b->scratch->v,
+        .turns = b->observer == NULL ? b->scratch->turns : NULL,
         .positions = step->positions,
         .dest = step->dest,
         .opens = layer->opens,
         .formats = layer->formats,
         .n_tokens = step->n_tokens,
+        .n_heads = b->config->n_heads,
         .n_kv_heads = b->config->n_kv_heads,
         .head_dim = b->config->head_dim,
         .n_opens = step->n_opens,
@@ -137,8 +160,9 @@ static base_status attend(const block_step *b, const block_layer *layer, float *
     return kern_attn(b->ctx, &args);
 }
 
-/* Every rank's partials reach every rank, and each merges them in the same order. */
-static base_status merge(const block_step *b, const float *mine, int64_t rank_stride)
+/* Every rank's partials reach every rank, and each merges them in the same order, out of the page basis. */
+static base_status merge(const block_step *b, const block_layer *layer, const float *mine,
+                         int64_t rank_stride)
 {
     const scratch *s = b->scratch;
     const kern_merge_args args = {
@@ -148,6 +172,9 @@ static base_status merge(const block_step *b, const float *mine, int64_t rank_st
         .n_ranks = comm_size(b->ranks),
         .rows = b->step->n_tokens * b->config->n_heads,
         .head_dim = b->config->head_dim,
+        .formats = layer->formats,
+        .n_heads = b->config->n_heads,
+        .n_kv_heads = b->config->n_kv_heads,
     };
     const base_status st = comm_all_gather(b->ranks, mine, s->partials,
                                            (size_t)rank_stride * sizeof(float), b->timeout_ms);
@@ -161,24 +188,18 @@ base_status block_attn_run(const block_step *b, const block_layer *layer)
     const scratch *s = b->scratch;
     const int32_t n = b->step->n_tokens;
     const int32_t q_width = c->n_heads * c->head_dim;
-    const model_tensor none = {.data = NULL};
     const int64_t rank_stride = (int64_t)n * (q_width + c->n_heads);
     float *const mine = s->partials + comm_rank(b->ranks) * rank_stride;
     base_status st = BASE_OK;
 
-    BASE_TRY(st, out, block_norm(b->ctx, c, s->x, n, c->width, &w->attn_norm, s->h));
-    BASE_TRY(st, out, project(b, &w->q, &w->q_bias, &w->q_norm, c->n_heads, s->q));
-    BASE_TRY(st, out, project(b, &w->k, &w->k_bias, &w->k_norm, c->n_kv_heads, s->k));
-    BASE_TRY(st, out, project(b, &w->v, &w->v_bias, &none, c->n_kv_heads, s->v));
-    BASE_TRY(st, out, rope(b, s->q, c->n_heads));
-    BASE_TRY(st, out, rope(b, s->k, c->n_kv_heads));
-    BASE_TRY(st, out, observe(b, layer));
+    BASE_TRY(st, out, project(b, w));
+    if (b->observer != NULL) {
+        BASE_TRY(st, out, observe(b, layer));
+    }
     BASE_TRY(st, out, store(b, layer));
-    BASE_TRY(st, out, basis(b, layer, s->q, false, false));
     BASE_TRY(st, out, attend(b, layer, mine));
-    BASE_TRY(st, out, merge(b, mine, rank_stride));
-    BASE_TRY(st, out, basis(b, layer, s->attn, true, true));
-    BASE_TRY(st, out, block_gemm(b->ctx, s->attn, n, q_width, &w->o, c->width, true, s->x));
+    BASE_TRY(st, out, merge(b, layer, mine, rank_stride));
+    BASE_TRY(st, out, block_add(b->ctx, s->attn, n, q_width, &w->o, c->width, s->x));
 out:
     return st;
 }

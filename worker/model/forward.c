@@ -188,6 +188,19 @@ static base_status embed(const forward *f, int32_t n_tokens)
     return kern_embed(f->ctx, &args);
 }
 
+/* The turns of the step's tokens, for all layers. */
+static base_status turns(const forward *f, const kv_step *step)
+{
+    const kern_turns_args args = {
+        .positions = step->positions,
+        .inv_freq = f->scratch.inv_freq,
+        .turns = f->scratch.turns,
+        .n_tokens = step->n_tokens,
+        .head_dim = f->model->config.head_dim,
+    };
+    return kern_turns(f->ctx, &args);
+}
+
 /* Final norm and head, only for the rows of x that are asked for, looked up as embeddings are. */
 static base_status head(const forward *f, int32_t n_tokens, int32_t n_samples, float *logits_out)
 {
@@ -203,12 +216,22 @@ static base_status head(const forward *f, int32_t n_tokens, int32_t n_samples, f
         .width = c->width,
         .dtype = BASE_F32,
     };
+    const kern_project_args logits = {
+        .x = s->sample,
+        .norm = f->model->final_norm.data,
+        .h = s->sample,
+        .parts = {{.w = f->model->head.data,
+                   .y = logits_out,
+                   .n = c->n_vocab,
+                   .dtype = f->model->head.dtype}},
+        .n_parts = 1,
+        .m = n_samples,
+        .k = c->width,
+        .eps = c->rms_eps,
+        .norm_dtype = f->model->final_norm.dtype,
+    };
     BASE_TRY(st, out, kern_embed(f->ctx, &rows));
-    BASE_TRY(
-        st, out,
-        block_norm(f->ctx, c, s->sample, n_samples, c->width, &f->model->final_norm, s->sample));
-    st = block_gemm(f->ctx, s->sample, n_samples, c->width, &f->model->head, c->n_vocab, false,
-                    logits_out);
+    st = kern_project(f->ctx, &logits);
 out:
     return st;
 }
@@ -231,6 +254,7 @@ static base_status run_ops(const forward *f, const kv_shard *shard, const kv_ste
     const arch *a = arch_of(f->model->config.arch);
 
     BASE_TRY(st, out, embed(f, step->n_tokens));
+    BASE_TRY(st, out, turns(f, step));
     for (int32_t i = 0; i < f->model->config.n_layers; i++) {
         const block_layer layer = {
             .index = i,

@@ -5,7 +5,7 @@
 #include <inttypes.h>
 
 #define ALIGN_BYTES 64 /* a cache line, and what vector loads like */
-#define N_BUFFERS   11
+#define N_BUFFERS   12
 
 typedef struct plan {
     size_t begin[N_BUFFERS]; /* bytes, in the order of the struct */
@@ -33,6 +33,7 @@ static bool plan_make(const model_config *c, const scratch_limits *l, plan *p)
         {t, (size_t)c->ffn_width},
         {(size_t)l->n_samples, width},
         {1, d / 2},
+        {t, d},
     };
     size_t at = 0;
     for (int32_t i = 0; i < N_BUFFERS; i++) {
@@ -70,9 +71,9 @@ base_status scratch_init(scratch *s, const model_config *config, const scratch_l
                          limits->n_tokens, p.n_bytes);
     }
     char *start = data + (ALIGN_BYTES - (uintptr_t)data % ALIGN_BYTES) % ALIGN_BYTES;
-    float **const buffers[N_BUFFERS] = {&s->x,  &s->h,        &s->q,       &s->k,
-                                        &s->v,  &s->partials, &s->attn,    &s->gate,
-                                        &s->up, &s->sample,   &s->inv_freq};
+    float **const buffers[N_BUFFERS] = {&s->x,  &s->h,        &s->q,        &s->k,
+                                        &s->v,  &s->partials, &s->attn,     &s->gate,
+                                        &s->up, &s->sample,   &s->inv_freq, &s->turns};
     for (int32_t i = 0; i < N_BUFFERS; i++) {
         *buffers[i] = (float *)(void *)(start + p.begin[i]);
     }

@@ -26,11 +26,12 @@ typedef struct scratch {
     float *k;        /* [T, Hkv, D] */
     float *v;        /* [T, Hkv, D] */
     float *partials; /* [N][T * H * (D + 1)]  o [T, H, D], then lse [T, H] of each rank */
-    float *attn;     /* [T, H, D]       merged */
+    float *attn;     /* [T, H, D]       merged, out of the page basis */
     float *gate;     /* [T, F] */
     float *up;       /* [T, F] */
     float *sample;   /* [n_samples, C]  rows that the head reads */
     float *inv_freq; /* [D/2] */
+    float *turns;    /* [T, D/2, 2]     of the step's positions */
     void *data;
     kern_ctx *ctx;
 } scratch;

@@ -298,7 +298,7 @@ static void a_group_of_unequal_energies_loses_no_more_than_one_of_equal(void **s
 static void rope_leaves_the_energy_of_a_block_as_it_was(void **state)
 {
     enum { D = 128 };
-    static float before[T * D], x[T * D];
+    static float before[T * D], x[T * D], turns[T * D];
     float scores[D / 2];
     float inv_freq[D / 2];
     int64_t positions[T];
@@ -311,13 +311,10 @@ static void rope_leaves_the_energy_of_a_block_as_it_was(void **state)
     for (int32_t t = 0; t < T; t++) {
         positions[t] = 31 * t;
     }
-    const kern_rope_args args = {.x = x,
-                                 .positions = positions,
-                                 .inv_freq = inv_freq,
-                                 .n_tokens = T,
-                                 .n_heads = 1,
-                                 .head_dim = D,
-                                 .x_stride = D};
+    const kern_turns_args turn = {positions, inv_freq, turns, T, D};
+    CHECK_STATUS(kern_turns(*state, &turn), BASE_OK);
+    const kern_rope_args args = {
+        .x = x, .turns = turns, .n_tokens = T, .n_heads = 1, .head_dim = D, .x_stride = D};
     CHECK_STATUS(kern_rope(*state, &args), BASE_OK);
     assert_memory_not_equal(x, before, sizeof x);
     for (int32_t i = 0; i < D / 2; i++) {

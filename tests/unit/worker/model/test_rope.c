@@ -38,13 +38,11 @@ static model_config config_of(size_t arch, int32_t head_dim, const char *scaling
 
 static void rotate(kern_ctx *ctx, const float *inv_freq, int32_t d, int64_t position, float *x)
 {
-    const kern_rope_args args = {.x = x,
-                                 .positions = &position,
-                                 .inv_freq = inv_freq,
-                                 .n_tokens = 1,
-                                 .n_heads = 1,
-                                 .head_dim = d,
-                                 .x_stride = d};
+    float turns[128];
+    const kern_turns_args turn = {&position, inv_freq, turns, 1, d};
+    CHECK_STATUS(kern_turns(ctx, &turn), BASE_OK);
+    const kern_rope_args args = {
+        .x = x, .turns = turns, .n_tokens = 1, .n_heads = 1, .head_dim = d, .x_stride = d};
     CHECK_STATUS(kern_rope(ctx, &args), BASE_OK);
 }
 

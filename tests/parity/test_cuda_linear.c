@@ -1,0 +1,251 @@
+/* Projections and the gated half of an MLP on the GPU against fp64: few rows, which are one launch, and more. */
+#include "kernels/cuda/cuda_gemm.h"
+#include "kernels/cuda/cuda_linear.h"
+#include "tests/support/parity_cuda.h"
+
+enum { PARTS = KERN_PROJECT_PARTS };
+
+typedef struct linear_case {
+    int32_t m, k;
+    int32_t n[PARTS]; /* the first 0 ends the list */
+    base_dtype dtype, norm_dtype, bias_dtype;
+    bool bias;
+} linear_case;
+
+typedef struct matrix { /* a weight, with what it is on the device */
+    void *w;
+    void *bias;
+    float *y; /* device */
+    const void *device_w;
+    const void *device_bias;
+} matrix;
+
+static const float eps = 1e-5f;
+
+/* Rows of x in fp64, normalised. */
+static double *normalised(const float *x, const void *norm, const linear_case *c)
+{
+    double *h = parity_memory((int64_t)c->m * c->k, sizeof *h);
+    for (int64_t m = 0; m < c->m; m++) {
+        double sum = 0.0;
+        for (int64_t k = 0; k < c->k; k++) {
+            sum += (double)x[m * c->k + k] * (double)x[m * c->k + k];
+        }
+        for (int64_t k = 0; k < c->k; k++) {
+            h[m * c->k + k] = (double)x[m * c->k + k] / sqrt(sum / c->k + (double)eps) *
+                              parity_elem(norm, k, c->norm_dtype);
+        }
+    }
+    return h;
+}
+
+/* <h, w[n]>, and how far from it the header allows a result to be. */
+static double product(const linear_case *c, const double *h, const void *w, int64_t n,
+                      double *limit)
+{
+    double sum = 0.0;
+    double hh = 0.0;
+    double ww = 0.0;
+    for (int64_t k = 0; k < c->k; k++) {
+        const double v = parity_elem(w, n * c->k + k, c->dtype);
+        sum += h[k] * v;
+        hh += h[k] * h[k];
+        ww += v * v;
+    }
+    *limit = 2e-6 * (sqrt((double)c->k) + 2.0) * sqrt(hh * ww) + 1e-6;
+    return sum;
+}
+
+static matrix make_matrix(parity_device *device, const linear_case *c, int32_t i)
+{
+    const int64_t n_elems = (int64_t)c->n[i] * c->k;
+    float *w32 = parity_normals(3 + (uint64_t)i, n_elems, 1.0);
+    float *b32 = parity_normals(13 + (uint64_t)i, c->n[i], 1.0);
+    float *none = parity_memory((int64_t)c->m * c->n[i], sizeof *none);
+    matrix x = {.w = parity_elems(w32, n_elems, c->dtype),
+                .bias = c->bias ? parity_elems(b32, c->n[i], c->bias_dtype) : NULL};
+    for (int64_t j = 0; j < (int64_t)c->m * c->n[i]; j++) {
+        none[j] = NAN; /* must be overwritten */
+    }
+    x.device_w = device_copy(device, x.w, (size_t)n_elems * base_dtype_bytes(c->dtype));
+    x.device_bias =
+        c->bias ? device_copy(device, x.bias, (size_t)c->n[i] * base_dtype_bytes(c->bias_dtype))
+                : NULL;
+    x.y = on_device(none, (size_t)c->m * (size_t)c->n[i] * sizeof *none);
+    free(none);
+    free(b32);
+    free(w32);
+    return x;
+}
+
+static void check_project(cuda_gemm *gemm, const linear_case *c)
+{
+    parity_device device = {.n_held = 0};
+    matrix parts[PARTS];
+    const int64_t n_x = (int64_t)c->m * c->k;
+    float *x = parity_normals(1, n_x, 3.0);
+    float *norm32 = parity_normals(2, c->k, 1.0);
+    void *norm = parity_elems(norm32, c->k, c->norm_dtype);
+    double *h = normalised(x, norm, c);
+    float *dx = on_device(x, (size_t)n_x * sizeof *x);
+    kern_project_args a = {
+        .x = dx,
+        .norm = device_copy(&device, norm, (size_t)c->k * base_dtype_bytes(c->norm_dtype)),
+        .h = dx,
+        .m = c->m,
+        .k = c->k,
+        .eps = eps,
+        .norm_dtype = c->norm_dtype};
+    for (; a.n_parts < PARTS && c->n[a.n_parts] > 0; a.n_parts++) {
+        parts[a.n_parts] = make_matrix(&device, c, a.n_parts);
+        a.parts[a.n_parts] = (kern_project_part){.w = parts[a.n_parts].device_w,
+                                                 .bias = parts[a.n_parts].device_bias,
+                                                 .y = parts[a.n_parts].y,
+                                                 .n = c->n[a.n_parts],
+                                                 .dtype = c->dtype,
+                                                 .bias_dtype = c->bias_dtype};
+    }
+    CHECK_STATUS(kern_cuda_project(gemm, NULL, &a), BASE_OK);
+    for (int32_t i = 0; i < a.n_parts; i++) {
+        float *got = from_device(parts[i].y, (int64_t)c->m * c->n[i]);
+        for (int64_t j = 0; j < (int64_t)c->m * c->n[i]; j++) {
+            const int64_t n = j % c->n[i];
+            double limit;
+            double want = product(c, h + j / c->n[i] * c->k, parts[i].w, n, &limit);
+            want += c->bias ? parity_elem(parts[i].bias, n, c->bias_dtype) : 0.0;
+            parity_near((double)got[j], want, limit, "y", j);
+        }
+        free(got);
+        free(parts[i].w);
+        free(parts[i].bias);
+    }
+    (void)cudaFree(dx);
+    device_free(&device);
+    free(h);
+    free(norm);
+    free(norm32);
+    free(x);
+}
+
+static double silu(double g)
+{
+    return g / (1.0 + exp(-g));
+}
+
+static void check_gated(cuda_gemm *gemm, const linear_case *c)
+{
+    parity_device device = {.n_held = 0};
+    const int64_t n_x = (int64_t)c->m * c->k;
+    const int64_t n_y = (int64_t)c->m * c->n[0];
+    float *x = parity_normals(1, n_x, 3.0);
+    float *norm32 = parity_normals(2, c->k, 0.05);
+    void *norm = parity_elems(norm32, c->k, c->norm_dtype);
+    double *h = normalised(x, norm, c);
+    matrix gate = make_matrix(&device, c, 0);
+    matrix up = make_matrix(&device, c, 1);
+    float *dh = on_device(x, (size_t)n_x * sizeof *x);
+    float *dx = on_device(x, (size_t)n_x * sizeof *x);
+    const kern_gated_args a = {
+        .x = dx,
+        .norm = device_copy(&device, norm, (size_t)c->k * base_dtype_bytes(c->norm_dtype)),
+        .h = dh,
+        .gate = gate.device_w,
+        .up = up.device_w,
+        .room = up.y,
+        .y = gate.y,
+        .m = c->m,
+        .f = c->n[0],
+        .k = c->k,
+        .eps = eps,
+        .norm_dtype = c->norm_dtype,
+        .gate_dtype = c->dtype,
+        .up_dtype = c->dtype};
+    CHECK_STATUS(kern_cuda_gated(gemm, NULL, &a), BASE_OK);
+    float *got = from_device(gate.y, n_y);
+    for (int64_t j = 0; j < n_y; j++) {
+        double g_limit;
+        double u_limit;
+        const double *row = h + j / c->n[0] * c->k;
+        const double g = product(c, row, gate.w, j % c->n[0], &g_limit);
+        const double u = product(c, row, up.w, j % c->n[0], &u_limit);
+        const double limit =
+            1.1 * fabs(u) * g_limit + fabs(silu(g)) * u_limit + 1e-6 * fabs(silu(g) * u) + 1e-6;
+        parity_near((double)got[j], silu(g) * u, limit, "y", j);
+    }
+    (void)cudaFree(dh);
+    (void)cudaFree(dx);
+    (void)cudaFree(up.y);
+    device_free(&device);
+    free(got);
+    free(gate.w);
+    free(up.w);
+    free(h);
+    free(norm);
+    free(norm32);
+    free(x);
+}
+
+/* Every number of rows of one launch, and one more; tiles that end inside a part, fewer tiles than SMs and many
+ * more, columns that no warp or not every warp has. */
+static const linear_case shapes[] = {
+    {.m = 1, .k = 8, .n = {1}},
+    {.m = 1, .k = 2048, .n = {2048, 256, 256}},
+    {.m = 2, .k = 2048, .n = {300, 20, 12}},
+    {.m = 3, .k = 72, .n = {9, 17, 1}},
+    {.m = 4, .k = 1032, .n = {5000}},
+    {.m = 5, .k = 520, .n = {64, 8, 8}},
+    {.m = 6, .k = 4096, .n = {1024, 128, 128}},
+    {.m = 7, .k = 11008, .n = {512}},
+    {.m = 8, .k = 448, .n = {7000, 3}},
+    {.m = 9, .k = 448, .n = {700, 3}},
+};
+
+static void projections_agree_with_fp64(void **state)
+{
+    static const base_dtype dtypes[] = {BASE_F32, BASE_F16, BASE_BF16};
+    cuda_gemm *gemm = NULL;
+    (void)state;
+    CHECK_STATUS(cuda_gemm_create(&base_heap, &gemm), BASE_OK);
+    for (size_t i = 0; i < sizeof shapes / sizeof shapes[0]; i++) {
+        linear_case c = shapes[i];
+        c.dtype = BASE_BF16;
+        c.norm_dtype = BASE_BF16;
+        check_project(gemm, &c);
+        c.bias = true;
+        for (size_t t = 0; t < 3; t++) {
+            c.bias_dtype = dtypes[t];
+            check_project(gemm, &c);
+        }
+        c.norm_dtype = BASE_F32; /* a launch each */
+        check_project(gemm, &c);
+        c.dtype = i % 2 == 0 ? BASE_F16 : BASE_F32;
+        check_project(gemm, &c);
+    }
+    cuda_gemm_destroy(gemm);
+}
+
+static void gated_products_agree_with_fp64(void **state)
+{
+    cuda_gemm *gemm = NULL;
+    (void)state;
+    CHECK_STATUS(cuda_gemm_create(&base_heap, &gemm), BASE_OK);
+    for (size_t i = 0; i < sizeof shapes / sizeof shapes[0]; i++) {
+        linear_case c = shapes[i];
+        c.n[1] = c.n[0];
+        c.dtype = BASE_BF16;
+        c.norm_dtype = BASE_BF16;
+        check_gated(gemm, &c);
+        c.dtype = BASE_F16;
+        check_gated(gemm, &c);
+    }
+    cuda_gemm_destroy(gemm);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(projections_agree_with_fp64),
+        cmocka_unit_test(gated_products_agree_with_fp64),
+    };
+    return PARITY_CUDA_MAIN(tests);
+}
