@@ -11,12 +11,14 @@
 #include "kernels/device.h"
 
 #include <jansson.h>
+#include <stdbool.h>
 #include <stdint.h>
 
 #define BENCH_MAX_RUNS     1000
 #define BENCH_MAX_POLICIES 16
 #define BENCH_MAX_COUNTS   8
 #define BENCH_MAX_RANKS    16
+#define BENCH_MAX_BATCH    256
 
 typedef struct bench_times {
     double us[BENCH_MAX_RUNS];
@@ -54,6 +56,7 @@ typedef struct bench_options {
     int32_t prefill_chunk;
     double seconds;     /* of measuring, about */
     kern_device device; /* step */
+    bool synthetic;     /* step: the prompt is laid out, not computed */
 } bench_options;
 
 /* Decode attention of one layer on pages of synthetic codes and norms: *json_out describes the run.  Policies

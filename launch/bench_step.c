@@ -1,5 +1,5 @@
-/* A prompt in chunks, then decode steps one token each, over contexts that count time.  Ranks are threads which own
- * every n-th block; at most as many compute at once as there are processors, so that the time of an op is
+/* A prompt in chunks for each sequence, then decode steps of one token for all, over contexts that count time.  A
+ * synthetic prompt is laid out, not computed: pages hold what memory held.  Ranks are threads which own every n-th block; at most as many compute at once as there are processors, so that the time of an op is
  * its own.  What a rank waited is no part of its time.  On a GPU decode steps run once more as the engine runs
  * them, without waiting for each op. */
 #include "base/clock.h"
@@ -25,25 +25,26 @@
 #define TIMEOUT_MS   600000
 #define N_PHASES     3 /* prefill, decode, decode launched ahead */
 
-/* Which line of the report an op belongs to. */
-static const char *const kinds[] = {"attention", "gemm",  "norm",  "rope",   "append", "pack",
-                                    "exchange",  "merge", "basis", "swiglu", "other"};
-#define EXCHANGE 6
-#define OTHER    10 /* all that is not named */
-#define N_KINDS  11
+/* Which line of the report an op belongs to: gemm has the norm before it and the gating after it, append the turns of
+ * what it stores. */
+static const char *const kinds[] = {"attention", "gemm",  "norm",     "turns", "append",
+                                    "pack",      "merge", "exchange", "other"};
+#define EXCHANGE 7
+#define OTHER    8 /* all that is not named */
+#define N_KINDS  9
 
 static int kind_of(kern_op op)
 {
     switch (op) {
     case KERN_OP_attn: return 0;
-    case KERN_OP_gemm: return 1;
+    case KERN_OP_gated:
+    case KERN_OP_gemm:
+    case KERN_OP_project: return 1;
     case KERN_OP_rmsnorm: return 2;
-    case KERN_OP_rope: return 3;
+    case KERN_OP_turns: return 3;
     case KERN_OP_append: return 4;
     case KERN_OP_pack: return 5;
-    case KERN_OP_merge: return 7;
-    case KERN_OP_basis: return 8;
-    case KERN_OP_swiglu: return 9;
+    case KERN_OP_merge: return 6;
     default: return OTHER;
     }
 }
@@ -68,9 +69,9 @@ typedef struct rank {
     forward *f;
     forward *ahead; /* on a GPU: over inner, so nobody waits for its ops */
     int32_t *ids;
-    float *logits; /* of rank 0; a mirror */
-    int64_t position;
-    int32_t n_blocks; /* that the sequence has so far */
+    float *logits;                      /* of rank 0; a mirror */
+    int64_t positions[BENCH_MAX_BATCH]; /* of each sequence */
+    int32_t n_blocks[BENCH_MAX_BATCH];  /* that each has so far */
     phase phases[N_PHASES];
     base_status st;
     char error[256];
@@ -97,10 +98,11 @@ static base_status rank_open(const world *w, rank *r, comm *c, int64_t context, 
     const bench_options *o = w->o;
     const base_alloc counting = bench_counting_heap(&r->counter);
     const int32_t n_blocks = (int32_t)kv_blocks_of_tokens(context + 2 * DECODE_STEPS) + 1;
-    const forward_limits limits = {o->prefill_chunk, 1, TIMEOUT_MS};
-    const kv_shard_options shard = {.n_pages = n_blocks / o->n_ranks + 1,
-                                    .n_slots = 1,
-                                    .max_step_tokens = o->prefill_chunk,
+    const int32_t max_tokens = o->prefill_chunk > o->batch ? o->prefill_chunk : o->batch;
+    const forward_limits limits = {max_tokens, o->batch, TIMEOUT_MS};
+    const kv_shard_options shard = {.n_pages = (n_blocks / o->n_ranks + 1) * o->batch,
+                                    .n_slots = o->batch,
+                                    .max_step_tokens = max_tokens,
                                     .max_blocks_per_slot = n_blocks};
 
     BASE_TRY(st, out, kern_ctx_create(o->device, o->threads[0], &counting, &r->inner));
@@ -115,11 +117,12 @@ static base_status rank_open(const world *w, rank *r, comm *c, int64_t context, 
     if (o->device != KERN_DEVICE_CPU) {
         BASE_TRY(st, out, forward_create(w->m, w->format, r->inner, c, &limits, w->mem, &r->ahead));
     }
-    r->ids = w->mem->get(w->mem->ctx, (size_t)o->prefill_chunk * sizeof *r->ids);
+    r->ids = w->mem->get(w->mem->ctx, (size_t)max_tokens * sizeof *r->ids);
     r->logits = kern_mirror(r->ctx)->get(kern_mirror(r->ctx)->ctx,
-                                         (size_t)w->m->config.n_vocab * sizeof *r->logits);
+                                         (size_t)o->batch * (size_t)w->m->config.n_vocab *
+                                             sizeof *r->logits);
     if (r->ids == NULL || r->logits == NULL) {
-        st = BASE_FAIL(BASE_NO_MEMORY, "a step of %d tokens", o->prefill_chunk);
+        st = BASE_FAIL(BASE_NO_MEMORY, "a step of %d tokens", max_tokens);
     }
 out:
     return st;
@@ -181,55 +184,88 @@ out:
     return st;
 }
 
-/* The next n_tokens of the sequence; *us_out is the step alone. */
-static base_status run_step(rank *r, forward *f, int32_t n_tokens, double *us_out)
+/* The blocks that a sequence has when it has n_tokens more. */
+static base_status add_pages(rank *r, int32_t slot, int32_t n_tokens)
+{
+    base_status st = BASE_OK;
+    const bench_options *o = r->world->o;
+    const int32_t end = (int32_t)kv_blocks_of_tokens(r->positions[slot] + n_tokens);
+
+    for (int32_t block = r->n_blocks[slot]; block < end && st == BASE_OK; block++) {
+        if (block % o->n_ranks == comm_rank(r->timed)) {
+            st = kv_shard_add_page(r->shard, slot, block, block / o->n_ranks * o->batch + slot);
+        }
+    }
+    r->n_blocks[slot] = end;
+    return st;
+}
+
+/* Steps of a phase: the slots [begin, end) have n_tokens more each. */
+typedef struct step_of {
+    forward *f; /* NULL: only laid out */
+    int32_t begin, end;
+    int32_t n_tokens;
+} step_of;
+
+/* *us_out is the step alone. */
+static base_status run_step(rank *r, const step_of *s, double *us_out)
 {
     base_status st = BASE_OK;
     const world *w = r->world;
-    const int32_t me = comm_rank(r->timed);
     const kv_step *step = NULL;
-    const kv_step_seq seq = {.n_tokens = n_tokens, .position = r->position};
-    const int32_t last_row = n_tokens - 1;
+    const int32_t n_seqs = s->end - s->begin;
+    kv_step_seq seqs[BENCH_MAX_BATCH];
+    int32_t last_rows[BENCH_MAX_BATCH];
 
-    for (int32_t i = 0; i < n_tokens; i++) {
-        r->ids[i] = (int32_t)(base_random_u64(SEED, 2, (uint64_t)(r->position + i)) %
-                              (uint64_t)w->m->config.n_vocab);
-    }
-    const int64_t begun = base_now_ns();
-    for (; r->n_blocks < kv_blocks_of_tokens(r->position + n_tokens); r->n_blocks++) {
-        if (r->n_blocks % w->o->n_ranks == me) {
-            const int32_t page = r->n_blocks / w->o->n_ranks;
-            BASE_TRY(st, out, kv_shard_add_page(r->shard, 0, r->n_blocks, page));
+    for (int32_t i = 0; i < n_seqs; i++) {
+        const int64_t position = r->positions[s->begin + i];
+        seqs[i] = (kv_step_seq){s->begin + i, s->n_tokens, position};
+        last_rows[i] = (i + 1) * s->n_tokens - 1;
+        for (int32_t t = 0; t < s->n_tokens; t++) {
+            const uint64_t u = base_random_u64(SEED, 2 + (uint64_t)i, (uint64_t)(position + t));
+            r->ids[i * s->n_tokens + t] = (int32_t)(u % (uint64_t)w->m->config.n_vocab);
         }
     }
-    BASE_TRY(st, out, kv_shard_begin_step(r->shard, &seq, 1, &step));
-    BASE_TRY(st, out,
-             forward_step(f, r->shard, step, r->ids, &last_row, 1, me == 0 ? r->logits : NULL));
+    const int64_t begun = base_now_ns();
+    for (int32_t slot = s->begin; slot < s->end; slot++) {
+        BASE_TRY(st, out, add_pages(r, slot, s->n_tokens));
+    }
+    BASE_TRY(st, out, kv_shard_begin_step(r->shard, seqs, n_seqs, &step));
+    if (s->f != NULL) {
+        BASE_TRY(st, out,
+                 forward_step(s->f, r->shard, step, r->ids, last_rows, n_seqs,
+                              comm_rank(r->timed) == 0 ? r->logits : NULL));
+    }
     *us_out = (double)(base_now_ns() - begun) * 1e-3;
-    r->position += n_tokens;
+    for (int32_t slot = s->begin; slot < s->end; slot++) {
+        r->positions[slot] += s->n_tokens;
+    }
 out:
     return st;
 }
 
-static base_status run_phase(rank *r, forward *f, int64_t n_tokens, int32_t chunk, phase *p)
+/* Steps of s->n_tokens, or fewer at the end, until n_tokens are through. */
+static base_status run_phase(rank *r, const step_of *s, int64_t n_tokens, phase *p)
 {
     kern_op_time times[KERN_N_OPS];
     int64_t exchange_ns = 0;
     int64_t n_exchanges = 0;
-    double named = 0.0;
     comm *own = r->world->comms[comm_rank(r->timed)];
 
+    double phase_us = 0.0;
     (void)comm_threads_take_waited(own);
-    for (int64_t at = 0; at < n_tokens; at += chunk) {
+    for (int64_t at = 0; at < n_tokens; at += s->n_tokens) {
         double us = 0.0;
-        const int32_t n = n_tokens - at < chunk ? (int32_t)(n_tokens - at) : chunk;
-        const base_status st = run_step(r, f, n, &us);
+        step_of one = *s;
+        one.n_tokens = n_tokens - at < s->n_tokens ? (int32_t)(n_tokens - at) : s->n_tokens;
+        const base_status st = run_step(r, &one, &us);
         if (st != BASE_OK) {
             return st;
         }
         bench_times_add(&p->steps, us);
-        p->wall_us += us;
+        phase_us += us;
     }
+    p->wall_us += phase_us;
     const double waited = (double)comm_threads_take_waited(own);
     kern_timed_take(r->ctx, times);
     comm_timed_take(r->timed, &exchange_ns, &n_exchanges);
@@ -237,8 +273,9 @@ static base_status run_phase(rank *r, forward *f, int64_t n_tokens, int32_t chun
         p->ns[kind_of((kern_op)i)] += (double)times[i].ns;
         p->n_bytes[kind_of((kern_op)i)] += (double)times[i].n_bytes;
     }
-    p->ns[EXCHANGE] = (double)exchange_ns - waited;
-    p->busy_ns = p->wall_us * 1e3 - waited;
+    p->ns[EXCHANGE] += (double)exchange_ns - waited;
+    p->busy_ns += phase_us * 1e3 - waited;
+    double named = 0.0;
     for (int i = 0; i < OTHER; i++) {
         named += p->ns[i];
     }
@@ -253,12 +290,17 @@ static void *run_rank(void *arg)
     comm *own = r->world->comms[comm_rank(r->timed)];
 
     comm_threads_enter(own);
-    r->st = run_phase(r, r->f, o->context, o->prefill_chunk, &r->phases[0]);
+    for (int32_t slot = 0; slot < o->batch && r->st == BASE_OK; slot++) {
+        const step_of chunk = {o->synthetic ? NULL : r->f, slot, slot + 1, o->prefill_chunk};
+        r->st = run_phase(r, &chunk, o->context, &r->phases[0]);
+    }
     if (r->st == BASE_OK) {
-        r->st = run_phase(r, r->f, DECODE_STEPS, 1, &r->phases[1]);
+        const step_of decode = {r->f, 0, o->batch, 1};
+        r->st = run_phase(r, &decode, DECODE_STEPS, &r->phases[1]);
     }
     if (r->st == BASE_OK && r->ahead != NULL) {
-        r->st = run_phase(r, r->ahead, DECODE_STEPS, 1, &r->phases[2]);
+        const step_of decode = {r->ahead, 0, o->batch, 1};
+        r->st = run_phase(r, &decode, DECODE_STEPS, &r->phases[2]);
     }
     if (r->st != BASE_OK) {
         (void)snprintf(r->error, sizeof r->error, "%s", base_last_error());
@@ -346,11 +388,14 @@ out:
 static json_t *describe_phases(const world *w)
 {
     json_t *phases = json_array();
-    (void)json_array_append_new(phases, describe_phase(w, 0, "prefill", w->o->context));
-    (void)json_array_append_new(phases, describe_phase(w, 1, "decode", DECODE_STEPS));
+    (void)json_array_append_new(phases,
+                                describe_phase(w, 0, w->o->synthetic ? "laying out" : "prefill",
+                                               w->o->context * w->o->batch));
+    (void)json_array_append_new(
+        phases, describe_phase(w, 1, "decode", (int64_t)DECODE_STEPS * w->o->batch));
     if (w->ranks[0].ahead != NULL) {
-        (void)json_array_append_new(phases,
-                                    describe_phase(w, 2, "decode, launched ahead", DECODE_STEPS));
+        (void)json_array_append_new(phases, describe_phase(w, 2, "decode, launched ahead",
+                                                           (int64_t)DECODE_STEPS * w->o->batch));
     }
     return phases;
 }
@@ -376,11 +421,12 @@ base_status bench_step(const bench_options *o, const base_alloc *mem, json_t **j
     if (on_cpu) {
         BASE_TRY(st, out, bench_gemm(w.m, o->prefill_chunk, mem, &gemm));
     }
-    *json_out = json_pack("{s:s, s:s, s:s, s:s, s:i, s:i, s:I, s:i, s:O, s:O?, s:o}", "bench",
-                          "step", "device", kern_device_name(o->device), "model", w.m->name,
-                          "policy", o->policies[0], "ranks", o->n_ranks, "threads", o->threads[0],
-                          "context", (json_int_t)o->context, "prefill_chunk", o->prefill_chunk,
-                          "memory", memory, "gemm", gemm, "phases", describe_phases(&w));
+    *json_out =
+        json_pack("{s:s, s:s, s:s, s:s, s:i, s:i, s:i, s:I, s:i, s:O, s:O?, s:o}", "bench", "step",
+                  "device", kern_device_name(o->device), "model", w.m->name, "policy",
+                  o->policies[0], "ranks", o->n_ranks, "threads", o->threads[0], "batch", o->batch,
+                  "context", (json_int_t)o->context, "prefill_chunk", o->prefill_chunk, "memory",
+                  memory, "gemm", gemm, "phases", describe_phases(&w));
     st = *json_out != NULL ? BASE_OK : BASE_FAIL(BASE_NO_MEMORY, "JSON of the benchmark");
 out:
     json_decref(gemm);

@@ -8,7 +8,6 @@
 #include <string.h>
 
 #define MAX_CONTEXT (1 << 23)
-#define MAX_BATCH   256
 #define MAX_CHUNK   8192
 
 static const struct {
@@ -19,7 +18,7 @@ static const struct {
 #define SHAPES "llama-8b, qwen-3b, demo"
 
 typedef struct settings { /* as given */
-    const char *what, *shape, *kv, *threads, *paths, *device, *model;
+    const char *what, *shape, *kv, *threads, *paths, *device, *model, *fill;
     int32_t heads, kv_heads, head_dim, batch, prefill_chunk, ranks;
     int64_t context; /* 0: the usual one */
     double seconds;
@@ -117,6 +116,7 @@ static base_status options_of(settings *s, bool step, bench_options *o)
     o->n_ranks = s->ranks;
     o->context = s->context != 0 ? s->context : step ? 8192 : 131072;
     o->batch = s->batch;
+    o->synthetic = strcmp(s->fill, "synthetic") == 0;
     o->prefill_chunk = s->prefill_chunk;
     o->seconds = s->seconds;
     o->model = s->model;
@@ -211,7 +211,7 @@ static const base_option table[] = {
     {"head-dim", 0, "D", "64 or 128", BASE_OPTION_I32(settings, head_dim, 64, 128)},
     {"context", 0, "N", "positions (attention 131072, step 8192)",
      BASE_OPTION_I64(settings, context, KERN_BLOCK_TOKENS, MAX_CONTEXT)},
-    {"batch", 0, "B", "sequences of a call", BASE_OPTION_I32(settings, batch, 1, MAX_BATCH)},
+    {"batch", 0, "B", "sequences of a call", BASE_OPTION_I32(settings, batch, 1, BENCH_MAX_BATCH)},
     {"kv", 0, "POLICY;..", "cache policies, side by side", BASE_OPTION_TEXT(settings, kv)},
     {"threads", 0, "1,2", "numbers of threads", BASE_OPTION_TEXT(settings, threads)},
     {"paths", 0, "PATH,..", "attention: code for plain, avx2, avx512 side by side (the best)",
@@ -221,6 +221,8 @@ static const base_option table[] = {
     {"model", 0, "DIR", "step: model folder", BASE_OPTION_TEXT(settings, model)},
     {"prefill-chunk", 0, "C", "step: tokens of a chunk",
      BASE_OPTION_I32(settings, prefill_chunk, 1, MAX_CHUNK)},
+    {"fill", 0, "FILL", "step: how the context comes about: a prompt, or synthetic pages",
+     BASE_OPTION_CHOICE(settings, fill, "prompt, synthetic")},
     {"seconds", 0, "S", "attention: how long to measure",
      BASE_OPTION_REAL(settings, seconds, 0, 600)},
     {"device", 0, "DEVICE", "step: cpu or cuda (a GPU if there is one)",
@@ -232,8 +234,12 @@ static const base_command command = {"ropewalk bench", "attention|step [options]
 
 int command_bench(int argc, const char **argv)
 {
-    settings s = {
-        .batch = 1, .ranks = 1, .prefill_chunk = 512, .seconds = 10.0, .model = "models/demo"};
+    settings s = {.batch = 1,
+                  .ranks = 1,
+                  .prefill_chunk = 512,
+                  .seconds = 10.0,
+                  .model = "models/demo",
+                  .fill = "prompt"};
     bench_options o;
     json_t *root = NULL;
     base_status st = BASE_OK;
