@@ -11,7 +11,8 @@
 #include <string.h>
 #include <unistd.h>
 
-#define PREFILL_STEP   512 /* tokens */
+#define CPU_STEP       512 /* tokens of a prompt that are read at once */
+#define CUDA_STEP      4096
 #define NEEDLE_MAX_NEW 16
 #define NEEDLE_SLACK   64 /* tokens that a whole prompt may take beyond its pieces */
 
@@ -142,7 +143,7 @@ out:
 static base_status open_run(const eval_session *s, int32_t policy, int32_t max_context,
                             eval_run **run_out)
 {
-    const eval_run_options options = {.max_step_tokens = PREFILL_STEP,
+    const eval_run_options options = {.max_step_tokens = s->ctx == s->host ? CPU_STEP : CUDA_STEP,
                                       .max_samples = 1,
                                       .max_context = max_context,
                                       .n_slots = 1,
@@ -183,8 +184,15 @@ static base_status count_tokens(void *ctx, base_view text, int32_t *n_out)
     return st;
 }
 
-static base_status ask_needle(const eval_session *s, eval_run *run, base_view haystack,
-                              int32_t length, double depth, uint64_t stream, bool *right_out)
+/* A question as every policy gets it. */
+typedef struct question {
+    text_ids ids;
+    char number[sizeof((eval_needle *)0)->number];
+} question;
+
+/* ids is initialised. */
+static base_status make_question(const eval_session *s, base_view haystack, int32_t length,
+                                 double depth, uint64_t stream, question *q)
 {
     base_status st = BASE_OK;
     const text_encode_options encoding = {.add_special = true};
@@ -195,20 +203,23 @@ static base_status ask_needle(const eval_session *s, eval_run *run, base_view ha
                                                 .seed = s->options.seed,
                                                 .stream = stream};
     eval_needle needle = {.number = ""};
-    text_ids ids;
-    base_bytes reply;
 
-    text_ids_init(&ids, &base_heap);
-    base_bytes_init(&reply, EVAL_MAX_TEXT, &base_heap);
     base_bytes_init(&needle.prompt, 0, &base_heap);
     BASE_TRY(st, out,
              eval_needle_make(&needle_options, count_tokens, s->tokenizer, &base_heap, &needle));
-    BASE_TRY(st, out, text_encode(s->tokenizer, base_bytes_view(&needle.prompt), encoding, &ids));
-    BASE_TRY(st, out, reply_to(s, run, &ids, NEEDLE_MAX_NEW, &reply));
-    *right_out = eval_needle_matches(needle.number, base_bytes_view(&reply));
+    memcpy(q->number, needle.number, sizeof q->number);
+    st = text_encode(s->tokenizer, base_bytes_view(&needle.prompt), encoding, &q->ids);
 out:
     eval_needle_reset(&needle);
-    text_ids_reset(&ids);
+    return st;
+}
+
+static base_status ask(const eval_session *s, eval_run *run, const question *q, bool *right_out)
+{
+    base_bytes reply;
+    base_bytes_init(&reply, EVAL_MAX_TEXT, &base_heap);
+    const base_status st = reply_to(s, run, &q->ids, NEEDLE_MAX_NEW, &reply);
+    *right_out = st == BASE_OK && eval_needle_matches(q->number, base_bytes_view(&reply));
     base_bytes_reset(&reply);
     return st;
 }
@@ -231,13 +242,35 @@ static base_status open_haystack(const eval_session *s, base_map *map_out)
                : BASE_FAIL(BASE_NOT_FOUND, "--needle needs --haystack FILE: %s is not there", path);
 }
 
+/* All questions through one policy. */
+static base_status ask_all(eval_session *s, int32_t policy, const question *questions,
+                           int32_t n_asked, int32_t max_context)
+{
+    base_status st = BASE_OK;
+    const eval_options *o = &s->options;
+    eval_result *r = &s->results[policy];
+    eval_run *run = NULL;
+
+    BASE_TRY(st, out, open_run(s, policy, max_context, &run));
+    for (int32_t i = 0; i < n_asked; i++) {
+        bool right = false;
+        show(s, "needle", r->policy, i, n_asked);
+        BASE_TRY(st, out, ask(s, run, &questions[i], &right));
+        r->right[i / o->n_trials / o->n_depths][i / o->n_trials % o->n_depths] += right;
+    }
+    show(s, "needle", r->policy, n_asked, n_asked);
+out:
+    eval_run_destroy(run);
+    return st;
+}
+
 base_status eval_session_needle(eval_session *s)
 {
     base_status st = BASE_OK;
     const eval_options *o = &s->options;
-    const int64_t n_asked = (int64_t)o->n_lengths * o->n_depths * o->n_trials;
+    const int32_t n_asked = o->n_lengths * o->n_depths * o->n_trials;
     base_map haystack = {NULL, 0};
-    eval_run *run = NULL;
+    question *questions = NULL;
     int32_t longest = 0;
 
     BASE_TRY(st, out, open_haystack(s, &haystack));
@@ -250,25 +283,29 @@ base_status eval_session_needle(eval_session *s)
                        longest, s->model->config.max_context);
         goto out;
     }
+    questions = base_heap.get(base_heap.ctx, (size_t)n_asked * sizeof *questions);
+    if (questions == NULL) {
+        st = BASE_FAIL(BASE_NO_MEMORY, "%d questions", n_asked);
+        goto out;
+    }
+    for (int32_t i = 0; i < n_asked; i++) {
+        text_ids_init(&questions[i].ids, &base_heap);
+    }
+    for (int32_t i = 0; i < n_asked; i++) {
+        const int32_t depth = i / o->n_trials % o->n_depths;
+        BASE_TRY(st, out,
+                 make_question(s, text, o->lengths[i / o->n_trials / o->n_depths],
+                               eval_session_depth(o, depth), (uint64_t)i, &questions[i]));
+    }
     for (int32_t p = 0; p < o->n_policies; p++) {
-        eval_result *r = &s->results[p];
-        BASE_TRY(st, out, open_run(s, p, longest + NEEDLE_SLACK + NEEDLE_MAX_NEW, &run));
-        for (int32_t i = 0; i < n_asked; i++) { /* the same prompts for every policy */
-            const int32_t depth = i / o->n_trials % o->n_depths;
-            const int32_t length = i / o->n_trials / o->n_depths;
-            bool right = false;
-            show(s, "needle", r->policy, i, n_asked);
-            BASE_TRY(st, out,
-                     ask_needle(s, run, text, o->lengths[length], eval_session_depth(o, depth),
-                                (uint64_t)i, &right));
-            r->right[length][depth] += right;
-        }
-        show(s, "needle", r->policy, n_asked, n_asked);
-        eval_run_destroy(run);
-        run = NULL;
+        BASE_TRY(st, out,
+                 ask_all(s, p, questions, n_asked, longest + NEEDLE_SLACK + NEEDLE_MAX_NEW));
     }
 out:
-    eval_run_destroy(run);
+    for (int32_t i = 0; questions != NULL && i < n_asked; i++) {
+        text_ids_reset(&questions[i].ids);
+    }
+    base_heap.put(base_heap.ctx, questions);
     base_map_close(&haystack);
     return st;
 }
