@@ -142,6 +142,17 @@ PTX_FN void ptx_copy(uint32_t to, const void *from, uint32_t n_bytes, uint32_t b
         : "memory");
 }
 
+/* Each thread for itself: 16 bytes on their way, and all of its own are there. */
+PTX_FN void ptx_copy_16(uint32_t to, const void *from)
+{
+    asm volatile("cp.async.cg.shared.global [%0],[%1],16;" ::"r"(to), "l"(from) : "memory");
+}
+
+PTX_FN void ptx_copies_wait(void)
+{
+    asm volatile("cp.async.wait_all;" ::: "memory");
+}
+
 /* Programmatic dependent launch: what the launch before wrote may be read; the next launch may begin. */
 PTX_FN void ptx_wait_for_launch_before(void)
 {

@@ -8,6 +8,9 @@
 #define N_PACKS 3
 #define N_HEADS 2
 
+/* Of 16 dims of length 8, so that of 64 it is 16: quotients are thresholds of the fixture's books, to the bit. */
+static const double on_thresholds[16] = {3, 7, 2, 1, 1};
+
 /* Normal rows of many lengths; a few that a writer may get wrong. */
 static uint16_t *make_rows(int32_t head_dim, uint64_t stream)
 {
@@ -30,7 +33,8 @@ static uint16_t *make_rows(int32_t head_dim, uint64_t stream)
         case 65: x *= i % 2 == 0 ? 1e-30 : 1.0; break;
         case 80: x *= 1e6; break;  /* the norm overflows fp16 */
         case 90: x *= 1e-7; break; /* the norm is subnormal in fp16 */
-        case 127: x = 1.0; break;  /* equal elements */
+        case 100: x = on_thresholds[i % 16] * (i % 32 < 16 ? 1.0 : -1.0); break;
+        case 127: x = 1.0; break; /* equal elements */
         default: break;
         }
         /* of one K, a channel that is NaN for a whole group of positions */
@@ -40,9 +44,23 @@ static uint16_t *make_rows(int32_t head_dim, uint64_t stream)
     return rows;
 }
 
+/* A book that is not symmetric: its lower half is a quarter longer. */
+static void skew(page_fixture *fx)
+{
+    for (int32_t b = 0; b < fx->n_books; b++) {
+        page_book *book = &fx->books[b];
+        for (int32_t i = 0; i < 256; i++) {
+            book->centroids[i] *= book->centroids[i] < 0.0f ? 1.25f : 1.0f;
+        }
+        for (int32_t i = 0; i < 255; i++) {
+            book->thresholds[i] = (book->centroids[i] + book->centroids[i + 1]) / 2.0f;
+        }
+    }
+}
+
 /* Head h has v_bits turned by h. */
 static void check(kern_ctx *ctx, int32_t head_dim, int32_t n_segments, const int32_t *k_bits,
-                  const int32_t *v_bits)
+                  const int32_t *v_bits, bool skewed)
 {
     page_fixture fx[N_HEADS];
     kern_head_format formats[N_HEADS];
@@ -53,6 +71,9 @@ static void check(kern_ctx *ctx, int32_t head_dim, int32_t n_segments, const int
             turned[i] = v_bits[(i + h) % n_segments];
         }
         page_fixture_init(&fx[h], head_dim, n_segments, k_bits, turned, false, 1);
+        if (skewed) {
+            skew(&fx[h]);
+        }
         formats[h] = fx[h].format;
         formats[h].offset = stride;
         stride += formats[h].head_page_bytes;
@@ -131,7 +152,8 @@ static void bytes_are_those_of_the_cpu_writer(void **state)
                 for (int32_t i = 0; i < n; i++) {
                     bits[i] = widths[(w + i) % 9];
                 }
-                check(ctx, head_dim, n, bits, bits);
+                check(ctx, head_dim, n, bits, bits, false);
+                check(ctx, head_dim, n, bits, bits, true);
             }
         }
     }
@@ -152,7 +174,7 @@ static void affine_bytes_are_those_of_the_cpu_writer(void **state)
             const int32_t k_bits = k == 16 ? k : PAGE_AFFINE(k, group);
             const int32_t v_bits =
                 v == 16 ? v : PAGE_AFFINE(v, group < head_dim ? group : head_dim);
-            check(ctx, head_dim, 1, &k_bits, &v_bits);
+            check(ctx, head_dim, 1, &k_bits, &v_bits, false);
         }
     }
     kern_ctx_destroy(ctx);
