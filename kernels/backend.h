@@ -30,11 +30,13 @@ typedef struct kern_far {
     base_status (*wait)(void *ctx);
 } kern_far;
 
-/* Behind replay.h. */
+/* Behind replay.h and stopwatch.h. */
 typedef struct kern_recorder {
     base_status (*replay)(kern_ctx *ctx, const kern_replay_key *key, bool *done_out);
     base_status (*begin)(kern_ctx *ctx);
     base_status (*end)(kern_ctx *ctx, const kern_replay_key *key, base_status st);
+    base_status (*start)(kern_ctx *ctx);
+    base_status (*stop)(kern_ctx *ctx, double *us_out);
 } kern_recorder;
 
 struct kern_ctx {

@@ -36,12 +36,19 @@ typedef struct kern_gpu {
     int32_t driver;     /* the CUDA version it supports: 13000 is 13.0 */
     int64_t total_bytes;
     int64_t free_bytes;
+    int64_t cache_bytes; /* L2 */
 } kern_gpu;
 
 bool kern_gpu_in_build(void);
 int32_t kern_gpu_count(void);
 /* Errors: BAD_INPUT (no such GPU), DEVICE_LOST. */
 BASE_MUST_CHECK base_status kern_gpu_describe(int32_t index, kern_gpu *gpu_out);
+
+/* GB/s that GPU `index` reads its memory with, and copies it with, read and written bytes together: the best of some
+ * kernels, and of the driver's copy, by the medians of their runs over 2 GiB.  Takes 4 GiB meanwhile.
+ * Errors: BAD_INPUT (no such GPU), NO_MEMORY, DEVICE_LOST. */
+BASE_MUST_CHECK base_status kern_gpu_bandwidth(int32_t index, double *read_gb_out,
+                                               double *copy_gb_out);
 
 /* A context on GPU `index`, with a stream of its own.  Takes about 0.1 GB of it, besides what CUDA takes.
  * Errors: BAD_INPUT (no such GPU, one that the kernels are not for), NO_MEMORY, DEVICE_LOST. */

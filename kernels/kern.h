@@ -23,6 +23,7 @@
 #include "kernels/op_swiglu.h"
 #include "kernels/op_turns.h"
 #include "kernels/replay.h"
+#include "kernels/stopwatch.h"
 
 #include <stdint.h>
 

@@ -35,14 +35,40 @@ double bench_times_at(bench_times *t, double q)
     return t->us[(int32_t)(q * (t->n - 1) + 0.5)];
 }
 
-int64_t bench_cold_bytes(void)
+int64_t bench_cold_bytes(kern_device device)
 {
     long last_level = 0;
+    kern_gpu gpu;
+    if (device == KERN_DEVICE_CUDA && kern_gpu_describe(0, &gpu) == BASE_OK) {
+        return 5 * gpu.cache_bytes;
+    }
 #ifdef _SC_LEVEL3_CACHE_SIZE
     last_level = sysconf(_SC_LEVEL3_CACHE_SIZE);
 #endif
     const int64_t cache = last_level > 0 ? last_level : FALLBACK_CACHE_BYTES;
     return 5 * cache;
+}
+
+base_status bench_device_open(const bench_options *o, const base_alloc *mem, bench_device *device)
+{
+    base_status st = BASE_OK;
+    *device = (bench_device){.read_gb = 0.0};
+    if (o->device == KERN_DEVICE_CUDA) {
+        BASE_TRY(st, out, kern_gpu_describe(0, &device->gpu));
+        BASE_TRY(st, out, kern_gpu_bandwidth(0, &device->read_gb, &device->copy_gb));
+    }
+    for (int32_t i = 0; i < o->n_threads; i++) {
+        BASE_TRY(st, out, kern_ctx_create(o->device, o->threads[i], mem, &device->ctx[i]));
+    }
+out:
+    return st;
+}
+
+void bench_device_close(bench_device *device)
+{
+    for (int32_t i = 0; i < BENCH_MAX_COUNTS; i++) {
+        kern_ctx_destroy(device->ctx[i]);
+    }
 }
 
 typedef struct reader {

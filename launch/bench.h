@@ -30,7 +30,7 @@ void bench_times_add(bench_times *t, double us); /* beyond BENCH_MAX_RUNS: dropp
 double bench_times_at(bench_times *t, double q);
 
 /* Bytes to touch so that nothing is left of them in caches: more than 4 times the last level. */
-int64_t bench_cold_bytes(void);
+int64_t bench_cold_bytes(kern_device device);
 
 /* Reads n_bytes (a multiple of 64 KiB) once with n_threads threads; microseconds.  Errors: NO_MEMORY. */
 BASE_MUST_CHECK base_status bench_read_memory(const void *bytes, int64_t n_bytes, int32_t n_threads,
@@ -42,28 +42,43 @@ BASE_MUST_CHECK base_status bench_list(const char *text, char separator, void *c
 
 typedef struct bench_options {
     const char *shape_name;
-    int32_t n_heads, n_kv_heads, head_dim; /* attention */
+    int32_t n_heads, n_kv_heads, head_dim; /* not step */
     const char *model;                     /* step: folder */
     const char *policies[BENCH_MAX_POLICIES];
     int32_t n_policies;
     int32_t threads[BENCH_MAX_COUNTS];
     int32_t n_threads;         /* entries of threads */
-    cpu_isa paths[CPU_N_ISAS]; /* attention: of the CPU kernels, side by side */
+    cpu_isa paths[CPU_N_ISAS]; /* attention, prefill: of the CPU kernels, side by side */
     int32_t n_paths;
     int32_t n_ranks; /* step */
-    int64_t context;
+    int64_t context; /* pack: of blocks that are filled at once */
     int32_t batch;
+    int32_t n_queries; /* of a sequence, after its context: 1 is decode */
     int32_t prefill_chunk;
-    double seconds;     /* of measuring, about */
-    kern_device device; /* step */
-    bool synthetic;     /* step: the prompt is laid out, not computed */
+    double seconds; /* of measuring, about */
+    kern_device device;
+    bool synthetic; /* step: the prompt is laid out, not computed */
 } bench_options;
 
-/* Decode attention of one layer on pages of synthetic codes and norms: *json_out describes the run.  Policies
- * that need a calibration get one of log-normal energies.
- * Errors: BAD_INPUT, NO_MEMORY. */
+/* A device to measure on: one context for each number of threads, and what its memory gives. */
+typedef struct bench_device {
+    kern_ctx *ctx[BENCH_MAX_COUNTS];
+    kern_gpu gpu;            /* of a CUDA device */
+    double read_gb, copy_gb; /* of a CUDA device: GB/s, see kern_gpu_bandwidth */
+} bench_device;
+
+/* Errors: BAD_INPUT, NO_MEMORY, DEVICE_LOST; what is there then is closed by bench_device_close. */
+BASE_MUST_CHECK base_status bench_device_open(const bench_options *o, const base_alloc *mem,
+                                              bench_device *device);
+void bench_device_close(bench_device *device);
+
+/* Attention of one layer, decode or prefill, on bench_pages.h: *json_out describes the run.
+ * Errors: BAD_INPUT, NO_MEMORY, DEVICE_LOST. */
 BASE_MUST_CHECK base_status bench_attention(const bench_options *o, const base_alloc *mem,
                                             json_t **json_out);
+/* The page writer of one layer on as many blocks as the context has.  Errors: as bench_attention. */
+BASE_MUST_CHECK base_status bench_pack(const bench_options *o, const base_alloc *mem,
+                                       json_t **json_out);
 /* A prompt and then decode steps of a model, op by op; ranks are threads of this process.
  * Errors: those of the parts. */
 BASE_MUST_CHECK base_status bench_step(const bench_options *o, const base_alloc *mem,

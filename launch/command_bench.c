@@ -9,6 +9,7 @@
 
 #define MAX_CONTEXT (1 << 23)
 #define MAX_CHUNK   8192
+#define MAX_QUERIES (1 << 16)
 
 static const struct {
     const char *name;
@@ -17,11 +18,30 @@ static const struct {
 
 #define SHAPES "llama-8b, qwen-3b, demo"
 
+typedef enum kind { ATTENTION, PREFILL, PACK, STEP, N_KINDS } kind;
+
+/* Each with what it takes where nothing is given. */
+static const struct {
+    const char *name;
+    base_status (*run)(const bench_options *o, const base_alloc *mem, json_t **json_out);
+    const char *policies, *threads;
+    int64_t context;
+} kinds[N_KINDS] = {
+    [ATTENTION] = {"attention", bench_attention,
+                   "bf16;tq:k=4,v=4;tq:k=3,v=3;tq:k=2,v=2;block-gtq:k=3,v=3", "1,2", 131072},
+    [PREFILL] = {"prefill", bench_attention, "bf16;tq:k=3,v=3;block-gtq:k=3,v=3", "1", 98304},
+    [PACK] = {"pack", bench_pack, "bf16;tq:k=4,v=4;tq:k=3,v=3;tq:k=2,v=2;block-gtq:k=3,v=3", "1",
+              65536},
+    [STEP] = {"step", bench_step, "tq:k=3,v=3", "1", 8192},
+};
+
+#define KINDS "attention, prefill, pack, step"
+
 typedef struct settings { /* as given */
     const char *what, *shape, *kv, *threads, *paths, *device, *model, *fill;
-    int32_t heads, kv_heads, head_dim, batch, prefill_chunk, ranks;
+    int32_t heads, kv_heads, head_dim, batch, queries, prefill_chunk, ranks;
     int64_t context; /* 0: the usual one */
-    double seconds;
+    double seconds;  /* below 0: the usual ones */
     bool json;
     char policies[BENCH_MAX_POLICIES][128];
 } settings;
@@ -100,35 +120,47 @@ static base_status take_shape(const settings *s, bench_options *o)
     return BASE_OK;
 }
 
-static base_status options_of(settings *s, bool step, bench_options *o)
+/* CPU threads and paths: a GPU has one of each. */
+static base_status take_cpu(const settings *s, kind what, lists *l)
+{
+    base_status st = BASE_OK;
+    if (l->o->device == KERN_DEVICE_CUDA && (s->threads != NULL || s->paths != NULL)) {
+        return BASE_FAIL(BASE_BAD_INPUT,
+                         "--threads and --paths are the CPU's, not --device cuda's");
+    }
+    const char *threads = l->o->device == KERN_DEVICE_CUDA ? "1" : kinds[what].threads;
+    BASE_TRY(st, out, bench_list(s->threads != NULL ? s->threads : threads, ',', l, take_threads));
+    const char *paths = s->paths != NULL ? s->paths : cpu_isa_name(cpu_isa_of_machine());
+    st = bench_list(paths, ',', l, take_path);
+out:
+    return st;
+}
+
+static base_status options_of(settings *s, kind what, bench_options *o)
 {
     base_status st = BASE_OK;
     lists l = {s, o};
 
-    BASE_TRY(
-        st, out,
-        kern_device_choose(step || s->device != NULL ? s->device : "cpu", s->ranks, &o->device));
-    if (!step && o->device != KERN_DEVICE_CPU) {
-        st = BASE_FAIL(BASE_BAD_INPUT, "bench attention measures --device cpu");
-        goto out;
-    }
     BASE_TRY(st, out, take_shape(s, o));
+    BASE_TRY(st, out, kern_device_choose(s->device, s->ranks, &o->device));
     o->n_ranks = s->ranks;
-    o->context = s->context != 0 ? s->context : step ? 8192 : 131072;
+    o->context = s->context != 0 ? s->context : kinds[what].context;
     o->batch = s->batch;
-    o->synthetic = strcmp(s->fill, "synthetic") == 0;
+    o->synthetic = s->fill != NULL ? strcmp(s->fill, "synthetic") == 0 : what != STEP;
+    o->n_queries = what == PREFILL ? s->queries : 1;
     o->prefill_chunk = s->prefill_chunk;
-    o->seconds = s->seconds;
+    o->seconds = s->seconds >= 0.0 ? s->seconds : o->device == KERN_DEVICE_CUDA ? 0.2 : 10.0;
     o->model = s->model;
-    const char *kv =
-        step ? "tq:k=3,v=3" : "bf16;tq:k=4,v=4;tq:k=3,v=3;tq:k=2,v=2;block-gtq:k=3,v=3";
-    BASE_TRY(st, out, bench_list(s->kv != NULL ? s->kv : kv, ';', &l, take_policy));
-    const char *threads = s->threads != NULL ? s->threads : step ? "1" : "1,2";
-    BASE_TRY(st, out, bench_list(threads, ',', &l, take_threads));
-    const char *paths = s->paths != NULL ? s->paths : cpu_isa_name(cpu_isa_of_machine());
-    BASE_TRY(st, out, bench_list(paths, ',', &l, take_path));
-    if (step && (o->n_policies != 1 || o->n_threads != 1)) {
+    BASE_TRY(st, out,
+             bench_list(s->kv != NULL ? s->kv : kinds[what].policies, ';', &l, take_policy));
+    BASE_TRY(st, out, take_cpu(s, what, &l));
+    if (what != STEP && !o->synthetic) {
+        st = BASE_FAIL(BASE_BAD_INPUT, "bench %s fills pages with --fill synthetic",
+                       kinds[what].name);
+    } else if (what == STEP && (o->n_policies != 1 || o->n_threads != 1)) {
         st = BASE_FAIL(BASE_BAD_INPUT, "bench step takes one policy and one number of threads");
+    } else if (what == PACK && o->n_threads != 1) {
+        st = BASE_FAIL(BASE_BAD_INPUT, "bench pack takes one number of threads");
     }
 out:
     return st;
@@ -139,26 +171,57 @@ static double real_of(const json_t *j, const char *key)
     return json_number_value(json_object_get(j, key));
 }
 
+static void print_gpu(const json_t *root)
+{
+    if (real_of(root, "copy_gb_per_s") > 0.0) {
+        (void)printf("%s: copy %.0f GB/s, read and written\n",
+                     json_string_value(json_object_get(root, "gpu")),
+                     real_of(root, "copy_gb_per_s"));
+    }
+}
+
 static void print_attention(const json_t *root)
 {
     size_t i = 0;
     const json_t *r = NULL;
+    print_gpu(root);
     json_array_foreach(json_object_get(root, "read_bandwidth"), i, r)
     {
         (void)printf("reading memory, %.0f threads: %.1f GB/s\n", real_of(r, "threads"),
                      real_of(r, "gb_per_s"));
     }
-    (void)printf("\n%-31s %-7s %7s %9s %10s %10s %10s %7s %8s %9s\n", "cache", "path", "threads",
-                 "MB", "median ms", "p10 ms", "p90 ms", "GB/s", "of read", "x bf16");
+    (void)printf("\n%s, %s, %.0f queries after %.0f x %.0f\n",
+                 json_string_value(json_object_get(root, "bench")),
+                 json_string_value(json_object_get(json_object_get(root, "shape"), "name")),
+                 real_of(root, "queries"), real_of(root, "context"), real_of(root, "batch"));
+    (void)printf("%-31s %-7s %7s %9s %11s %11s %11s %8s %8s %8s %7s\n", "cache", "path", "threads",
+                 "MB", "median us", "p10 us", "p90 us", "GB/s", "of read", "TFLOP/s", "x bf16");
     json_array_foreach(json_object_get(root, "results"), i, r)
     {
-        (void)printf("%-31s %-7s %7.0f %9.1f %10.2f %10.2f %10.2f %7.2f %7.0f%% %9.2f\n",
+        (void)printf("%-31s %-7s %7.0f %9.1f %11.2f %11.2f %11.2f %8.2f %7.1f%% %8.2f %7.2f\n",
                      json_string_value(json_object_get(r, "policy")),
                      json_string_value(json_object_get(r, "path")), real_of(r, "threads"),
-                     real_of(r, "bytes") * 1e-6, real_of(r, "median_us") * 1e-3,
-                     real_of(r, "p10_us") * 1e-3, real_of(r, "p90_us") * 1e-3,
-                     real_of(r, "gb_per_s"), 100.0 * real_of(r, "share_of_read_bandwidth"),
+                     real_of(r, "bytes") * 1e-6, real_of(r, "median_us"), real_of(r, "p10_us"),
+                     real_of(r, "p90_us"), real_of(r, "gb_per_s"),
+                     100.0 * real_of(r, "share_of_read_bandwidth"), real_of(r, "tflops"),
                      real_of(r, "speed_against_bf16"));
+    }
+}
+
+static void print_pack(const json_t *root)
+{
+    size_t i = 0;
+    const json_t *r = NULL;
+    print_gpu(root);
+    (void)printf("%-31s %11s %9s %9s %11s %8s %13s\n", "cache", "median us", "MB in", "MB out",
+                 "in GB/s", "of copy", "x copying in");
+    json_array_foreach(json_object_get(root, "results"), i, r)
+    {
+        (void)printf("%-31s %11.2f %9.1f %9.1f %11.1f %7.1f%% %13.2f\n",
+                     json_string_value(json_object_get(r, "policy")), real_of(r, "median_us"),
+                     real_of(r, "input_bytes") * 1e-6, real_of(r, "page_bytes") * 1e-6,
+                     real_of(r, "input_gb_per_s"), 100.0 * real_of(r, "share_of_copy_bandwidth"),
+                     real_of(r, "speed_against_copying_input"));
     }
 }
 
@@ -203,43 +266,49 @@ static void print_step(const json_t *root)
 }
 
 static const base_option table[] = {
-    {NULL, 0, "attention|step", "", BASE_OPTION_CHOICE(settings, what, "attention, step"),
+    {NULL, 0, "attention|prefill|pack|step", "", BASE_OPTION_CHOICE(settings, what, KINDS),
      .needed = true},
     {"shape", 0, "NAME", SHAPES, BASE_OPTION_CHOICE(settings, shape, SHAPES)},
     {"heads", 0, "H", "query heads, instead of --shape", BASE_OPTION_I32(settings, heads, 1, 1024)},
     {"kv-heads", 0, "K", "KV heads", BASE_OPTION_I32(settings, kv_heads, 1, 256)},
     {"head-dim", 0, "D", "64 or 128", BASE_OPTION_I32(settings, head_dim, 64, 128)},
-    {"context", 0, "N", "positions (attention 131072, step 8192)",
+    {"context", 0, "N",
+     "positions before the queries (attention 131072, prefill 98304), or to pack (65536), or of a "
+     "prompt (step 8192)",
      BASE_OPTION_I64(settings, context, KERN_BLOCK_TOKENS, MAX_CONTEXT)},
     {"batch", 0, "B", "sequences of a call", BASE_OPTION_I32(settings, batch, 1, BENCH_MAX_BATCH)},
+    {"queries", 0, "T", "prefill: of a sequence (32768)",
+     BASE_OPTION_I32(settings, queries, 2, MAX_QUERIES)},
+    {"fill", 0, "FILL",
+     "synthetic pages of standard normal rows, or, step alone and as a rule, a prompt",
+     BASE_OPTION_CHOICE(settings, fill, "prompt, synthetic")},
     {"kv", 0, "POLICY;..", "cache policies, side by side", BASE_OPTION_TEXT(settings, kv)},
     {"threads", 0, "1,2", "numbers of threads", BASE_OPTION_TEXT(settings, threads)},
-    {"paths", 0, "PATH,..", "attention: code for plain, avx2, avx512 side by side (the best)",
+    {"paths", 0, "PATH,..",
+     "attention, prefill: code for plain, avx2, avx512 side by side (the best)",
      BASE_OPTION_TEXT(settings, paths)},
     {"ranks", 0, "N", "step: ranks, as threads",
      BASE_OPTION_I32(settings, ranks, 1, BENCH_MAX_RANKS)},
     {"model", 0, "DIR", "step: model folder", BASE_OPTION_TEXT(settings, model)},
     {"prefill-chunk", 0, "C", "step: tokens of a chunk",
      BASE_OPTION_I32(settings, prefill_chunk, 1, MAX_CHUNK)},
-    {"fill", 0, "FILL", "step: how the context comes about: a prompt, or synthetic pages",
-     BASE_OPTION_CHOICE(settings, fill, "prompt, synthetic")},
-    {"seconds", 0, "S", "attention: how long to measure",
+    {"seconds", 0, "S", "attention, prefill: how long to measure",
      BASE_OPTION_REAL(settings, seconds, 0, 600)},
-    {"device", 0, "DEVICE", "step: cpu or cuda (a GPU if there is one)",
+    {"device", 0, "DEVICE", "cpu or cuda (a GPU if there is one)",
      BASE_OPTION_CHOICE(settings, device, "cpu, cuda")},
     {"json", 0, NULL, "one JSON object", BASE_OPTION_FLAG(settings, json)},
 };
-static const base_command command = {"ropewalk bench", "attention|step [options]",
+static const base_command command = {"ropewalk bench", "attention|prefill|pack|step [options]",
                                      BASE_OPTIONS(table)};
 
 int command_bench(int argc, const char **argv)
 {
     settings s = {.batch = 1,
                   .ranks = 1,
+                  .queries = 32768,
                   .prefill_chunk = 512,
-                  .seconds = 10.0,
-                  .model = "models/demo",
-                  .fill = "prompt"};
+                  .seconds = -1.0,
+                  .model = "models/demo"};
     bench_options o;
     json_t *root = NULL;
     base_status st = BASE_OK;
@@ -249,14 +318,19 @@ int command_bench(int argc, const char **argv)
     if (!options_open(&command, argc, argv, &s, &line, &exit_status)) {
         goto out;
     }
-    const bool step = strcmp(s.what, "step") == 0;
-    BASE_TRY(st, out, options_of(&s, step, &o));
-    BASE_TRY(st, out, (step ? bench_step : bench_attention)(&o, &base_heap, &root));
+    kind what = ATTENTION;
+    while (strcmp(kinds[what].name, s.what) != 0) {
+        what++; /* one of KINDS it is */
+    }
+    BASE_TRY(st, out, options_of(&s, what, &o));
+    BASE_TRY(st, out, kinds[what].run(&o, &base_heap, &root));
     if (s.json) {
         (void)json_dumpf(root, stdout, JSON_REAL_PRECISION(9));
         (void)printf("\n");
-    } else if (step) {
+    } else if (what == STEP) {
         print_step(root);
+    } else if (what == PACK) {
+        print_pack(root);
     } else {
         print_attention(root);
     }

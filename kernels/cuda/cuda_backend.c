@@ -336,7 +336,20 @@ static base_status record_end(kern_ctx *ctx, const kern_replay_key *key, base_st
     return cuda_replay_end(&state->replay, key, st);
 }
 
-static const kern_recorder recorder = {record_replay, record_begin, record_end};
+static base_status watch_start(kern_ctx *ctx)
+{
+    cuda_state *state = ctx->state;
+    return cuda_replay_start(&state->replay);
+}
+
+static base_status watch_stop(kern_ctx *ctx, double *us_out)
+{
+    cuda_state *state = ctx->state;
+    return cuda_replay_stop(&state->replay, us_out);
+}
+
+static const kern_recorder recorder = {record_replay, record_begin, record_end, watch_start,
+                                       watch_stop};
 
 /* ---- the context ---- */
 
@@ -348,7 +361,7 @@ static void cuda_destroy(kern_ctx *ctx)
         if (state->stream != NULL) {
             (void)cudaStreamSynchronize(state->stream);
         }
-        cuda_replay_clear(&state->replay);
+        cuda_replay_reset(&state->replay);
         cuda_gemm_destroy(state->gemm);
         if (ctx->far != NULL) {
             cuda_memory_reset(&state->memory);

@@ -23,6 +23,17 @@ void cuda_replay_clear(cuda_replay *r)
     }
 }
 
+void cuda_replay_reset(cuda_replay *r)
+{
+    cuda_replay_clear(r);
+    for (int i = 0; i < 2; i++) {
+        if (r->events[i] != NULL) {
+            (void)cudaEventDestroy(r->events[i]);
+        }
+        r->events[i] = NULL;
+    }
+}
+
 base_status cuda_replay_run(cuda_replay *r, const kern_replay_key *key, bool *done_out)
 {
     for (int32_t i = 0; i < r->n_graphs; i++) {
@@ -73,5 +84,31 @@ out:
     if (graph != NULL) {
         (void)cudaGraphDestroy(graph);
     }
+    return st;
+}
+
+base_status cuda_replay_start(cuda_replay *r)
+{
+    base_status st = BASE_OK;
+    for (int i = 0; i < 2; i++) {
+        if (r->events[i] == NULL) {
+            BASE_TRY(st, out, cuda_to_status(cudaEventCreate(&r->events[i]), "event"));
+        }
+    }
+    st = cuda_to_status(cudaEventRecord(r->events[0], r->stream), "event");
+out:
+    return st;
+}
+
+base_status cuda_replay_stop(cuda_replay *r, double *us_out)
+{
+    base_status st = BASE_OK;
+    float ms = 0.0f;
+    BASE_TRY(st, out, cuda_to_status(cudaEventRecord(r->events[1], r->stream), "event"));
+    BASE_TRY(st, out, cuda_to_status(cudaEventSynchronize(r->events[1]), "event"));
+    BASE_TRY(st, out,
+             cuda_to_status(cudaEventElapsedTime(&ms, r->events[0], r->events[1]), "event"));
+    *us_out = (double)ms * 1e3;
+out:
     return st;
 }

@@ -38,7 +38,8 @@ base_status kern_gpu_describe(int32_t index, kern_gpu *gpu_out)
         *gpu_out = (kern_gpu){.capability = 10 * properties.major + properties.minor,
                               .driver = driver,
                               .total_bytes = (int64_t)total_bytes,
-                              .free_bytes = (int64_t)free_bytes};
+                              .free_bytes = (int64_t)free_bytes,
+                              .cache_bytes = properties.l2CacheSize};
         (void)snprintf(gpu_out->name, sizeof gpu_out->name, "%.127s", properties.name);
     }
 out:

@@ -14,20 +14,40 @@ def run(*arguments):
 class Bench(unittest.TestCase):
     def test_attention_puts_policies_side_by_side(self):
         done = run("attention", "--shape", "demo", "--context", "2048", "--kv", "bf16;tq:k=3,v=3;block-gtq:k=3,v=3",
-                   "--threads", "1,2", "--seconds", "0", "--json")
+                   "--threads", "1,2", "--seconds", "0", "--device", "cpu", "--json")
         self.assertEqual(done.returncode, 0, done.stderr)
         report = json.loads(done.stdout)
         self.assertEqual([r["threads"] for r in report["read_bandwidth"]], [1, 2])
         self.assertEqual(len(report["results"]), 6)
         for r in report["results"]:
             least, most = {"bf16": (1024, 1024), "tq:k=3,v=3": (200, 200), "block-gtq:k=3,v=3": (200, 230)}[r["policy"]]
-            self.assertTrue(least <= r["bytes"] / 2048 <= most, r)
+            pages = r["bytes"] - 64 * 1024  # the rows of the open block
+            self.assertTrue(least <= pages / 2048 <= most, r)
             self.assertIn(r["path"], ("plain", "avx2", "avx512"))
             self.assertTrue(0 < r["p10_us"] <= r["median_us"] <= r["p90_us"])
             self.assertAlmostEqual(r["gb_per_s"], r["bytes"] * 1e-3 / r["median_us"], places=3)
             self.assertGreater(r["share_of_read_bandwidth"], 0)
             if r["policy"] == "bf16":
                 self.assertEqual(r["speed_against_bf16"], 1.0)
+
+    def test_prefill_reads_earlier_blocks_as_pages_and_its_own_as_rows(self):
+        done = run("prefill", "--shape", "demo", "--context", "256", "--queries", "200", "--kv", "bf16;tq:k=3,v=3",
+                   "--fill", "synthetic", "--seconds", "0", "--device", "cpu", "--json")
+        self.assertEqual(done.returncode, 0, done.stderr)
+        bf16, tq = json.loads(done.stdout)["results"]
+        rows = 200 * 1024
+        self.assertEqual(bf16["bytes"], rows + 3 * 128 * 1024)
+        self.assertEqual(tq["bytes"], rows + 3 * 128 * 200)
+        pairs = sum(256 + i + 1 for i in range(200)) * 4
+        self.assertAlmostEqual(tq["tflops"] * tq["median_us"] * 1e6, 4 * 128 * pairs, delta=1e3)
+
+    def test_pack_counts_rows_and_pages(self):
+        done = run("pack", "--shape", "demo", "--context", "1024", "--kv", "bf16;tq:k=3,v=3", "--device", "cpu", "--json")
+        self.assertEqual(done.returncode, 0, done.stderr)
+        for r, page in zip(json.loads(done.stdout)["results"], (1024, 200)):
+            self.assertEqual(r["input_bytes"], 1024 * 1024)
+            self.assertEqual(r["page_bytes"], 1024 * page)
+            self.assertAlmostEqual(r["input_gb_per_s"], r["input_bytes"] * 1e-3 / r["median_us"], places=3)
 
     def test_step_gives_every_op_its_share_and_scratch_does_not_grow(self):
         for ranks, policy in (("1", "block-gtq:k=3,v=3"), ("3", "tq:k=3,v=3")):
@@ -52,7 +72,8 @@ class Bench(unittest.TestCase):
         for arguments, names in ((("fly",), "fly"), (("attention", "--shape", "huge"), "huge"),
                                  (("attention", "--kv", "tq:k=9"), "k is 9"), (("attention", "--device", "tpu"), "tpu"),
                                  (("step", "--threads", "1,2"), "one policy"), (("step", "--ranks", "0"), "--ranks is 0"),
-                                 (("attention", "--paths", "mmx"), "mmx"), ((), "attention|step is missing")):
+                                 (("attention", "--device", "cpu", "--paths", "mmx"), "mmx"),
+                                 (("pack", "--threads", "1,2", "--device", "cpu"), "one number"), ((), "attention|prefill|pack|step is missing")):
             done = run(*arguments)
             self.assertEqual(done.returncode, 2, done.stderr)
             self.assertIn(names, done.stderr.decode())

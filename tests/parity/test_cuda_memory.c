@@ -149,6 +149,48 @@ static void the_gpu_is_described_and_another_is_not_there(void **state)
     assert_null(other);
 }
 
+/* Recorded ops run again under the stopwatch: more of them take longer. */
+static void a_stopwatch_sees_what_the_gpu_does(void **state)
+{
+    enum { MANY = 200 };
+    (void)state;
+    float *x = mirror(N);
+    float *bias = mirror(N);
+    double us[2] = {0.0, 0.0};
+    bias[0] = 1.0f;
+    CHECK_STATUS(kern_send(ctx, bias, N * sizeof *bias), BASE_OK);
+    for (int32_t i = 0; i < 2; i++) {
+        const kern_replay_key key = {.owner = x, .words = {i}};
+        kern_stopwatch watch;
+        bool done = false;
+        CHECK_STATUS(kern_record_begin(ctx), BASE_OK);
+        for (int32_t k = 0; k < (i == 0 ? 1 : MANY); k++) {
+            CHECK_STATUS(add(x, bias), BASE_OK);
+        }
+        CHECK_STATUS(kern_record_end(ctx, &key, BASE_OK), BASE_OK);
+        CHECK_STATUS(kern_wait(ctx), BASE_OK);
+        CHECK_STATUS(kern_stopwatch_start(ctx, &watch), BASE_OK);
+        CHECK_STATUS(kern_replay(ctx, &key, &done), BASE_OK);
+        CHECK_STATUS(kern_stopwatch_stop(ctx, &watch, &us[i]), BASE_OK);
+        assert_true(done);
+    }
+    CHECK_STATUS(kern_fetch(ctx, x, sizeof *x), BASE_OK);
+    assert_true(x[0] == 2.0f * (MANY + 1)); /* when recorded, and again */
+    assert_true(us[0] > 0.0 && us[1] > us[0]);
+    drop(bias);
+    drop(x);
+}
+
+static void memory_is_copied_no_faster_than_twice_it_is_read(void **state)
+{
+    (void)state;
+    double read_gb = 0.0;
+    double copy_gb = 0.0;
+    CHECK_STATUS(kern_gpu_bandwidth(0, &read_gb, &copy_gb), BASE_OK);
+    assert_true(read_gb > 100.0 && copy_gb > 100.0 && copy_gb < 2.0 * read_gb);
+    CHECK_STATUS(kern_gpu_bandwidth(kern_gpu_count(), &read_gb, &copy_gb), BASE_BAD_INPUT);
+}
+
 int main(void)
 {
     if (kern_gpu_count() == 0) {
@@ -162,6 +204,8 @@ int main(void)
         cmocka_unit_test(many_ranges_keep_their_addresses_apart),
         cmocka_unit_test(too_much_memory_is_null_and_not_the_end),
         cmocka_unit_test(the_gpu_is_described_and_another_is_not_there),
+        cmocka_unit_test(a_stopwatch_sees_what_the_gpu_does),
+        cmocka_unit_test(memory_is_copied_no_faster_than_twice_it_is_read),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);
 }

@@ -1,5 +1,6 @@
 #include "kernels/timed.h"
 
+#include "base/clock.h"
 #include "kernels/comm/comm_timed.h"
 #include "tests/support/failing_alloc.h"
 #include "tests/support/test.h"
@@ -39,6 +40,23 @@ static void ops_are_passed_on_and_counted(void **state)
     assert_int_equal(strcmp(kern_op_name(KERN_OP_gemm), "gemm"), 0);
     kern_ctx_destroy(ctx);
     kern_ctx_destroy(inner);
+}
+
+static void a_stopwatch_sees_the_time_between(void **state)
+{
+    (void)state;
+    kern_ctx *ctx = NULL;
+    kern_stopwatch watch;
+    double us = -1.0;
+    CHECK_STATUS(kern_ctx_create_cpu(1, &base_heap, &ctx), BASE_OK);
+    const int64_t before = base_now_ns();
+    CHECK_STATUS(kern_stopwatch_start(ctx, &watch), BASE_OK);
+    while (base_now_ns() - before < 1000000) {
+    }
+    CHECK_STATUS(kern_stopwatch_stop(ctx, &watch, &us), BASE_OK);
+    const int64_t after = base_now_ns();
+    assert_true(us > 0.0 && us <= (double)(after - before) * 1e-3);
+    kern_ctx_destroy(ctx);
 }
 
 static void exchanges_are_passed_on_and_counted(void **state)
@@ -82,6 +100,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(ops_are_passed_on_and_counted),
+        cmocka_unit_test(a_stopwatch_sees_the_time_between),
         cmocka_unit_test(exchanges_are_passed_on_and_counted),
         cmocka_unit_test(create_survives_every_failed_allocation),
     };
