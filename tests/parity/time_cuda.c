@@ -1,11 +1,11 @@
-/* Times the CUDA ops on the shapes of Qwen2.5-3B and Llama-3.1-8B: `time_cuda` prints a table, one line a case.
+/* Times the CUDA ops but attention and the page writer, which `ropewalk bench` times, on the shapes of Qwen2.5-3B and
+ * Llama-3.1-8B: `time_cuda` prints a table, one line a case.
  *
  * A case is a graph of many launches whose operands walk through 1 GiB, so that nothing stays in L2; the time is
  * the median of its replays over the number of launches.  GB/s counts every operand's bytes once. */
 #include "kernels/cuda/cuda_gemm.h"
 #include "kernels/cuda/cuda_linear.h"
 #include "kernels/cuda/cuda_ops.h"
-#include "kernels/cuda/cuda_prefill.h"
 #include "tests/support/parity_cuda.h"
 
 #define ARENA   (1ll << 30)
@@ -410,88 +410,6 @@ static void arena_fill(timer *t)
     free(host);
 }
 
-/* TOKENS queries after `before` packed positions, three bits, one segment a head. */
-static void time_prefill(timer *t, int32_t before, int32_t n_tokens, int32_t n_heads)
-{
-    enum { BITS = 3, SIDE = KERN_BLOCK_TOKENS * (DIM * BITS / 8 + 2), OPENS = 64, PAGES = 1024 };
-    static kern_attn_page list[PAGES];
-    static float centroids[1 << BITS] = {-0.2f, -0.1f, -0.06f, -0.02f, 0.02f, 0.06f, 0.1f, 0.2f};
-    kern_open opens[OPENS];
-    kern_head_format formats[HKV] = {0};
-    parity_device device = {.n_held = 0};
-    const int64_t n_elems = (int64_t)n_tokens * n_heads * DIM;
-    cudaEvent_t event[2];
-    void *workspace = NULL;
-    float best = INFINITY;
-
-    for (int32_t h = 0; h < HKV; h++) {
-        const kern_segment g = {.bits = BITS,
-                                .n_dims = DIM,
-                                .norms_offset = KERN_BLOCK_TOKENS * DIM * BITS / 8,
-                                .centroids = centroids,
-                                .thresholds = centroids};
-        formats[h] = (kern_head_format){
-            .head_dim = DIM, .head_page_bytes = 2 * SIDE, .offset = 2 * SIDE * h};
-        formats[h].k = (kern_side){.n_segments = 1, .segments = {g}};
-        formats[h].v = formats[h].k;
-        formats[h].v.segments[0].codes_offset = SIDE;
-        formats[h].v.segments[0].norms_offset += SIDE;
-    }
-    const int32_t first = before / KERN_BLOCK_TOKENS;
-    const int32_t n_opens = n_tokens / KERN_BLOCK_TOKENS;
-    t->at = 0;
-    const uint8_t *pages = next(t, (int64_t)PAGES * HKV * 2 * SIDE);
-    for (int32_t i = 0; i < PAGES; i++) {
-        list[i] = (kern_attn_page){i, i * 37 % PAGES};
-    }
-    for (int32_t i = 0; i < n_opens; i++) {
-        opens[i] = (kern_open){.block = first + i, .rows = next(t, kern_open_elems(HKV, DIM) * 2)};
-    }
-    const kern_attn_seq seq = {
-        .position = before, .n_tokens = n_tokens, .n_pages = first + n_opens, .n_opens = n_opens};
-    const kern_attn_args a = {.q = next(t, n_elems * 4),
-                              .o = next(t, n_elems * 4),
-                              .lse = next(t, n_elems / DIM * 4),
-                              .page_list = device_copy(&device, list, sizeof list),
-                              .opens = device_copy(&device, opens, sizeof opens),
-                              .formats = device_formats(&device, formats, HKV),
-                              .pages = pages,
-                              .page_stride = (int64_t)HKV * 2 * SIDE,
-                              .n_pages_total = PAGES,
-                              .n_page_list = PAGES,
-                              .n_opens = n_opens,
-                              .n_tokens = n_tokens,
-                              .n_heads = n_heads,
-                              .n_kv_heads = HKV,
-                              .head_dim = DIM,
-                              .scale = 0.088f};
-    assert_int_equal(
-        cudaMalloc(&workspace, (size_t)cuda_prefill_workspace_bytes(HKV, DIM, CUDA_PREFILL_BLOCKS)),
-        cudaSuccess);
-    const cuda_prefill_work work = {
-        .seqs = &seq, .n_seqs = 1, .n_blocks = CUDA_PREFILL_BLOCKS, .workspace = workspace};
-    for (int32_t i = 0; i < 2; i++) {
-        assert_int_equal(cudaEventCreate(&event[i]), cudaSuccess);
-    }
-    for (int32_t i = 0; i < 4; i++) {
-        float ms = 0.0f;
-        assert_int_equal(cudaEventRecord(event[0], t->stream), cudaSuccess);
-        CHECK_STATUS(cuda_prefill(t->stream, &work, &a), BASE_OK);
-        assert_int_equal(cudaEventRecord(event[1], t->stream), cudaSuccess);
-        assert_int_equal(cudaEventSynchronize(event[1]), cudaSuccess);
-        assert_int_equal(cudaEventElapsedTime(&ms, event[0], event[1]), cudaSuccess);
-        best = ms < best ? ms : best;
-    }
-    const double flops = 4.0 * DIM * n_heads * (double)n_tokens * ((double)before + n_tokens / 2.0);
-    printf("%-14s %6d %6d %6d %9.2f us %22.1f TFLOP/s\n", "prefill", n_tokens, before, n_heads,
-           (double)best * 1e3, flops / (double)best * 1e-9);
-    for (int32_t i = 0; i < 2; i++) {
-        (void)cudaEventDestroy(event[i]);
-    }
-    (void)cudaFree(workspace);
-    device_free(&device);
-}
-
 static void time_everything(void **state)
 {
     struct cudaDeviceProp device;
@@ -507,9 +425,6 @@ static void time_everything(void **state)
     world_init(&t, &held);
     const timed_case copy = {"copy", 256 << 20, 0, 0, launch_copy, 512 << 20, 0.0};
     print_case(&t, &copy);
-    time_prefill(&t, 0, 2048, 32);
-    time_prefill(&t, 98304, 2048, 32);
-    time_prefill(&t, 98304, 8192, 32);
     time_rows(&t);
     time_fused(&t);
     time_products(&t);
