@@ -295,12 +295,13 @@ static json_t *describe_cell(const world *w, rival *r, const rival *bf16, int32_
     json_t *speed =
         bf16 != NULL ? json_real(bench_times_at(&bf16->times[cell], 0.5) / us) : json_null();
     return json_pack(
-        "{s:s, s:s, s:i, s:I, s:i, s:f, s:f, s:f, s:f, s:f, s:f, s:o}", "policy", r->policy, "path",
-        is_cuda(w) ? "cuda" : cpu_isa_name(o->paths[path]), "threads", o->threads[count], "bytes",
-        (json_int_t)r->n_bytes, "runs", r->times[cell].n, "median_us", us, "p10_us",
+        "{s:s, s:s, s:i, s:I, s:i, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:o}", "policy", r->policy,
+        "path", is_cuda(w) ? "cuda" : cpu_isa_name(o->paths[path]), "threads", o->threads[count],
+        "bytes", (json_int_t)r->n_bytes, "runs", r->times[cell].n, "median_us", us, "p10_us",
         bench_times_at(&r->times[cell], 0.1), "p90_us", bench_times_at(&r->times[cell], 0.9),
-        "gb_per_s", gb, "share_of_read_bandwidth", gb / read_gb, "tflops",
-        4e-6 * o->head_dim * n_pairs / us, "speed_against_bf16", speed);
+        "gb_per_s", gb, "share_of_read_bandwidth", gb / read_gb, "us_over_floor",
+        us - (double)r->n_bytes * 1e-3 / read_gb, "tflops", 4e-6 * o->head_dim * n_pairs / us,
+        "speed_against_bf16", speed);
 }
 
 static json_t *describe(world *w)
