@@ -37,12 +37,11 @@ static inline void cuda_launch(void (*kernel)(Parameters...), dim3 grid, int n_t
     cuda_launch_shared(kernel, grid, n_threads, 0, stream, arguments...);
 }
 
-/* Waits for all work before this kernel, then lets the next kernel's CTAs come as soon as there is room.  Not before:
- * the CTAs of kernels further on would fill the first SMs that a kernel leaves, several of one kernel on an SM. */
+/* Lets the next kernel's CTAs come as soon as there is room, and waits for all work before this kernel. */
 static __device__ __forceinline__ void cuda_after_previous()
 {
-    asm volatile("griddepcontrol.wait;\n"
-                 "griddepcontrol.launch_dependents;" ::
+    asm volatile("griddepcontrol.launch_dependents;\n"
+                 "griddepcontrol.wait;" ::
                      : "memory");
 }
 

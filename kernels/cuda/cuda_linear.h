@@ -21,7 +21,7 @@ extern "C" {
 #endif
 
 #define CUDA_LINEAR_ROWS  8
-#define CUDA_LINEAR_ELEMS 32768 /* of x: what shared memory holds of it */
+#define CUDA_LINEAR_ELEMS 28672 /* of x: what shared memory holds of it */
 #define CUDA_LINEAR_PARTS 3
 
 typedef struct cuda_linear_part {

@@ -15,7 +15,6 @@ namespace {
 constexpr int64_t kScratchBytes = 64ll << 20;   /* a chunk of 2048 rows of 16384 */
 constexpr int64_t kWorkspaceBytes = 32ll << 20; /* what cuBLAS itself takes on Hopper */
 constexpr int64_t kAlign = 256;                 /* of what lies in the scratch */
-constexpr int64_t kLinearElems = 16384;         /* of x; above that others win, measured */
 constexpr int kMaxPlans = 64;                   /* seven weights a layer, times a few batch sizes */
 
 struct plan_key {
@@ -304,8 +303,7 @@ extern "C" base_status kern_cuda_gemm(cuda_gemm *gemm, void *stream, const kern_
     if (args->m == 0) {
         return BASE_OK;
     }
-    if (args->dtype == BASE_BF16 && (int64_t)args->m * args->k <= kLinearElems &&
-        cuda_linear_fits(args->m, args->k, args->x_stride)) {
+    if (args->dtype == BASE_BF16 && cuda_linear_fits(args->m, args->k, args->x_stride)) {
         return few_rows(stream, args);
     }
     if (args->k % 8 != 0 || (few && args->x_stride % 4 != 0)) {

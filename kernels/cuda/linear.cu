@@ -3,7 +3,8 @@
  * A CTA on each SM takes an equal run of tiles, eight rows of w each, kTiles at a time.  Its warps share the columns:
  * a warp's step is 64 of them, and every lane copies to shared memory, some steps ahead, the very 16 bytes of each
  * tile that it will hold as tensor core operand; so nobody waits for another.  The first steps are under way before
- * the kernel ahead has ended; rings of about 64 KiB let the CTAs of two kernels share an SM.
+ * the kernel ahead has ended.  A CTA takes more than half of an SM's shared memory, so that the CTAs of a kernel never
+ * double up on the SMs that the kernel ahead leaves first.
  * Rows of x are the other operand, made once a CTA: a bf16 in rows 0..7, what that left over in rows 8..15.
  * The eight warps' sums are added once for all columns. */
 #include "kernels/cuda/cuda_linear.h"
@@ -22,6 +23,7 @@ constexpr int kBlock = 32;     /* columns that the 16 bytes of four lanes are */
 constexpr int kStepBlocks = 2; /* a line of 128 bytes from each row */
 constexpr int kStep = kStepBlocks * kBlock;
 constexpr int kTileBytes = kRows * kStep * 2;
+constexpr int kAloneBytes = 116 * 1024; /* no second CTA on the SM */
 constexpr int kMaxOperands = 4 * CUDA_LINEAR_ELEMS + CUDA_LINEAR_ROWS * kStep * 4;
 
 __device__ __forceinline__ void copy16(uint32_t to, const void *from, bool there)
@@ -228,7 +230,7 @@ struct result {
 
 /* Of a warp's ring. */
 template <int kTiles>
-constexpr int kSlotsOf = kTiles == 3 ? 3 : 8 / kTiles; /* 64 KiB a CTA: two kernels fit on an SM */
+constexpr int kSlotsOf = 12 / kTiles; /* 96 KiB a CTA */
 
 template <int kTiles>
 constexpr int kRingBytes = kSlotsOf<kTiles> *kTiles *kTileBytes;
@@ -355,7 +357,8 @@ template <int kTiles, bool kNorm>
 base_status run(cudaStream_t stream, const cuda_linear &a, int n_tiles, int n_ctas)
 {
     constexpr int kRings = kWarps * kRingBytes<kTiles>;
-    const int n_bytes = kRings + (a.k + kStep - 1) / kStep * kStep * a.m * 4;
+    const int need = kRings + (a.k + kStep - 1) / kStep * kStep * a.m * 4;
+    const int n_bytes = need > kAloneBytes ? need : kAloneBytes;
     const base_status st = cuda_to_status(
         cudaFuncSetAttribute(linear_kernel<kTiles, kNorm>,
                              cudaFuncAttributeMaxDynamicSharedMemorySize, kRings + kMaxOperands),
