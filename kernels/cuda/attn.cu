@@ -40,7 +40,9 @@ extern "C" base_status kern_cuda_attn(void *stream, const kern_cuda_attn_work *w
     job.n_ctas = f->n_sms < kMaxCtas ? f->n_sms : kMaxCtas;
     job.group = args->n_heads / args->n_kv_heads;
     job.slot_bytes = slot_bytes(f);
-    job.n_halves = f->family == CUDA_TABLE ? f->n_halves : 0;
+    job.n_halves = f->n_halves;
+
+    job.begins_early = work->pages_are_old;
 
     const bool few = (int64_t)work->max_seq_tokens * job.group <= 4;
     switch (f->family) {

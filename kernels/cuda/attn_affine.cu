@@ -3,14 +3,10 @@
 
 namespace {
 
-constexpr int kWarps = 8;
-constexpr int kMostWarps = 12; /* 2 bits, 4 query rows: the memory waits for instructions */
-
 template <int D, int NC, int BITS, int GROUP>
 base_status run(cudaStream_t stream, const attn_job &job)
 {
-    return attn_launch<attn_kind<CUDA_AFFINE, D, NC, BITS, BITS, GROUP>>(
-        stream, job, NC == 1 && BITS == 2 ? kMostWarps : kWarps);
+    return attn_launch<attn_kind<CUDA_AFFINE, D, NC, BITS, BITS, GROUP>>(stream, job);
 }
 
 template <int NC>

@@ -293,8 +293,9 @@ affine_plain_values(const uint8_t *codes, const float (&p)[8][2][C::NC], const b
 
 template <class C>
 static __device__ __forceinline__ void affine_page(const attn_job &job, const attn_query<C> &query,
-                                                   const cuda_head &format, attn_loader<C> &loader,
-                                                   attn_state<C> &state, const bool (&sees)[C::NC])
+                                                   const attn_piece &piece, const cuda_head &format,
+                                                   attn_loader<C> &loader, attn_state<C> &state,
+                                                   const bool (&sees)[C::NC])
 {
     const cuda_segment &keys = format.side[0].segments[0];
     const cuda_segment &values = format.side[1].segments[0];
@@ -308,7 +309,7 @@ static __device__ __forceinline__ void affine_page(const attn_job &job, const at
         all_see = all_see && sees[j];
     }
     {
-        const uint8_t *k = loader.take();
+        const uint8_t *k = loader.template take<0>();
         const int bits = C::KB != 0 ? C::KB : keys.bits;
         if (bits == 2) {
             affine_keys<2, C>(query, k, keys, x);
@@ -323,7 +324,7 @@ static __device__ __forceinline__ void affine_page(const attn_job &job, const at
                 unit[j] = attn_rows_unit<C>(job);
             }
         }
-        loader.give();
+        loader.template give<0>(piece);
     }
     state.template weigh<8>(x, unit, sees, factor);
     if (!__all_sync(~0u, all_see)) { /* weights of rows that do not see the page may be infinite */
@@ -334,7 +335,7 @@ static __device__ __forceinline__ void affine_page(const attn_job &job, const at
         }
     }
     {
-        const uint8_t *v = loader.take();
+        const uint8_t *v = loader.template take<1>();
         const int bits = C::VB != 0 ? C::VB : values.bits;
         if (bits == 2) {
             affine_values<2, C>(v, values, x, factor, state);
@@ -345,7 +346,7 @@ static __device__ __forceinline__ void affine_page(const attn_job &job, const at
         } else {
             affine_plain_values<C>(v + values.codes_at, x, sees, factor, state);
         }
-        loader.give();
+        loader.template give<1>(piece);
     }
 }
 

@@ -3,14 +3,10 @@
 
 namespace {
 
-constexpr int kWarps = 8;      /* 8 query rows: registers allow no more */
-constexpr int kWarpsOfFew = 8; /* 4 query rows */
-
 template <int D, int NC, int KB, int VB>
 base_status run(cudaStream_t stream, const attn_job &job)
 {
-    return attn_launch<attn_kind<CUDA_CODED, D, NC, KB, VB>>(stream, job,
-                                                             NC == 2 ? kWarps : kWarpsOfFew);
+    return attn_launch<attn_kind<CUDA_CODED, D, NC, KB, VB>>(stream, job);
 }
 
 template <int NC>
@@ -24,7 +20,12 @@ base_status run_128(cudaStream_t s, const attn_job &job, const int32_t bits[2])
         default: break;
         }
     }
-    return run<128, NC, 0, 0>(s, job);
+    switch (bits[1]) {
+    case 2: return run<128, NC, 0, 2>(s, job);
+    case 3: return run<128, NC, 0, 3>(s, job);
+    case 4: return run<128, NC, 0, 4>(s, job);
+    default: return run<128, NC, 0, 0>(s, job);
+    }
 }
 
 } // namespace

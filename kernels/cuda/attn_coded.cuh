@@ -1,4 +1,4 @@
-/* kernels/cuda/attn_coded.cuh - pages of 2, 3 and 4 bits whose levels are int8: four codes become four int8 levels of
+/* kernels/cuda/attn_coded.cuh - segments of 1 to 4 bits whose levels are int8: four codes become four int8 levels of
  * a fragment in one byte permutation, products are int8 and exact.
  *
  * Keys:    logit = norm * (levels . query codes), per segment.
@@ -50,7 +50,12 @@ template <int B>
 static __device__ __forceinline__ void coded_pairs(const uint32_t *w, uint2 levels,
                                                    uint32_t (&a)[4][2])
 {
-    if constexpr (B == 2) {
+    if constexpr (B == 1) {
+#pragma unroll
+        for (int k = 0; k < 4; k++) {
+            coded_look_up(w[0] >> k & 0x11111111u, levels, a[k]);
+        }
+    } else if constexpr (B == 2) {
 #pragma unroll
         for (int k = 0; k < 2; k++) {
             coded_look_up(w[k] & 0x33333333u, levels, a[2 * k]);
@@ -112,89 +117,125 @@ struct coded_sums {
     }
 };
 
+/* x [8][2][NC] += norm * sum, of N blocks from u0 on; add: to the sums of a row. */
+template <class C, int N>
+static __device__ __forceinline__ void
+coded_logits(const uint8_t *norms, int u0, const coded_sums<C::NC> (&sums)[N],
+             const int (&add)[C::NC], float (&x)[8][2][C::NC])
+{
+#pragma unroll
+    for (int v = 0; v < N; v += 4) {
+        const uint4 n = *(const uint4 *)(norms + threadIdx.x % 32 / 4 * 32 + (u0 + v) * 4);
+#pragma unroll
+        for (int u = v; u < v + 4; u++) {
+            const float2 norm = __half22float2(((const __half2 *)&n)[u - v]);
+#pragma unroll
+            for (int r = 0; r < 2; r++) {
+#pragma unroll
+                for (int j = 0; j < C::NC; j++) {
+                    const int z = sums[u].template get<128>(r, j) + add[j];
+                    float &to = x[u0 + u][r][j];
+                    to = fmaf((float)z, r == 0 ? norm.x : norm.y, to);
+                }
+            }
+        }
+    }
+}
+
+/* sums += squares a and b, side by side, times the factor: {high, high}, and with NC = 2 {low, low}, of which keys' high
+ * ones are signed. */
+template <bool KEYS, int NC>
+static __device__ __forceinline__ void coded_multiply(coded_sums<NC> &sums, const uint32_t (&a)[2],
+                                                      const uint32_t (&b)[2],
+                                                      const uint32_t (&factor)[2 * NC])
+{
+    if constexpr (KEYS) {
+        ptx_mma_s8s8(sums.high, a[0], a[1], b[0], b[1], factor[0], factor[1]);
+    } else {
+        ptx_mma_s8u8(sums.high, a[0], a[1], b[0], b[1], factor[0], factor[1]);
+    }
+    if constexpr (NC == 2) {
+        ptx_mma_s8u8(sums.low, a[0], a[1], b[0], b[1], factor[2], factor[3]);
+    }
+}
+
+/* The query's blocks 2 step and 2 step + 1 of a segment. */
+template <int NC>
+static __device__ __forceinline__ void coded_load_query(const uint32_t *query, int step,
+                                                        uint32_t (&q)[2 * NC])
+{
+    const int lane = threadIdx.x % 32;
+    if constexpr (NC == 2) {
+        *(uint4 *)q = ((const uint4 *)query)[step * 32 + lane];
+    } else {
+        *(uint2 *)q = ((const uint2 *)query)[step * 32 + lane];
+    }
+}
+
 /* Keys of one segment: x [8][2][NC] += norm * (levels . query). */
 template <int B, class C>
 static __device__ __forceinline__ void
 coded_keys(const uint8_t *side, const cuda_segment &g, int n_dims, const uint32_t *query,
            const int (&half_sum)[C::NC], float (&x)[8][2][C::NC])
 {
+    constexpr int kAtOnce = C::KB == 0 && C::NC == 1 ? 8 : 4; /* blocks: registers allow no more */
+    constexpr int kUnroll = C::KB == 0 ? 1 : C::D / 32;
     const int lane = threadIdx.x % 32;
     const uint2 levels = make_uint2(g.low, g.high);
     const int n_steps = n_dims / 32;
+    const int half_bytes = 8 * n_dims * B;
     const uint32_t *q0 = query + g.first_dim / 16 * 32 * C::NC;
+    const int none[C::NC] = {};
 #pragma unroll
-    for (int half = 0; half < 2; half++) {
-        const uint8_t *tile = side + g.codes_at + half * 8 * n_dims * B;
-        coded_sums<C::NC> sums[4];
+    for (int u0 = 0; u0 < 8; u0 += kAtOnce) {
+        const uint8_t *tile = side + g.codes_at + u0 / 4 * half_bytes;
+        coded_sums<C::NC> sums[kAtOnce];
 #pragma unroll
-        for (int u = 0; u < 4; u++) {
+        for (int u = 0; u < kAtOnce; u++) {
             sums[u].clear();
         }
-#pragma unroll
+#pragma unroll kUnroll
         for (int s = 0; s < n_steps; s++) {
-            uint32_t w[2 * B];
-            uint32_t q[2][C::NC];
-            coded_load<2 * B>(tile + s * 256 * B, w);
+            uint32_t q[2 * C::NC];
+            coded_load_query<C::NC>(q0, s, q);
 #pragma unroll
-            for (int b = 0; b < 2; b++) {
-                if constexpr (C::NC == 2) {
-                    *(uint2 *)q[b] = ((const uint2 *)q0)[(2 * s + b) * 32 + lane];
-                } else {
-                    q[b][0] = q0[(2 * s + b) * 32 + lane];
-                }
-            }
+            for (int h = 0; h < kAtOnce / 4; h++) {
+                uint32_t w[2 * B];
+                coded_load<2 * B>(tile + h * half_bytes + s * 256 * B, w);
 #pragma unroll
-            for (int k = 0; k < 2; k++) {
-                uint32_t a[4][2];
-                coded_pairs<B>(w + k * B, levels, a);
+                for (int k = 0; k < 2; k++) {
+                    uint32_t a[4][2];
+                    coded_pairs<B>(w + k * B, levels, a);
 #pragma unroll
-                for (int v = 0; v < 2; v++) {
-                    coded_sums<C::NC> &to = sums[2 * k + v];
-                    ptx_mma_s8s8(to.high, a[2 * v][0], a[2 * v][1], a[2 * v + 1][0],
-                                 a[2 * v + 1][1], q[0][0], q[1][0]);
-                    if constexpr (C::NC == 2) {
-                        ptx_mma_s8u8(to.low, a[2 * v][0], a[2 * v][1], a[2 * v + 1][0],
-                                     a[2 * v + 1][1], q[0][1], q[1][1]);
+                    for (int v = 0; v < 2; v++) {
+                        coded_multiply<true>(sums[4 * h + 2 * k + v], a[2 * v], a[2 * v + 1], q);
                     }
                 }
             }
         }
         if (n_dims % 32 != 0) {
-            uint32_t w[B];
-            uint32_t a[4][2];
             uint32_t q[C::NC];
-            coded_load<B>(tile + n_steps * 256 * B, w);
             if constexpr (C::NC == 2) {
                 *(uint2 *)q = ((const uint2 *)q0)[2 * n_steps * 32 + lane];
             } else {
                 q[0] = q0[2 * n_steps * 32 + lane];
             }
-            coded_pairs<B>(w, levels, a);
 #pragma unroll
-            for (int u = 0; u < 4; u++) {
-                ptx_mma_s8s8_half(sums[u].high, a[u][0], a[u][1], q[0]);
-                if constexpr (C::NC == 2) {
-                    ptx_mma_s8u8_half(sums[u].low, a[u][0], a[u][1], q[1]);
-                }
-            }
-        }
-        const uint4 norms = *(const uint4 *)(side + g.norms_at + lane / 4 * 32 + half * 16);
+            for (int h = 0; h < kAtOnce / 4; h++) {
+                uint32_t w[B];
+                uint32_t a[4][2];
+                coded_load<B>(tile + h * half_bytes + n_steps * 256 * B, w);
+                coded_pairs<B>(w, levels, a);
 #pragma unroll
-        for (int u = 0; u < 4; u++) {
-            const float2 norm = __half22float2(((const __half2 *)&norms)[u]);
-#pragma unroll
-            for (int r = 0; r < 2; r++) {
-#pragma unroll
-                for (int j = 0; j < C::NC; j++) {
-                    int z = sums[u].template get<128>(r, j);
-                    if constexpr (B == 4) {
-                        z += half_sum[j];
+                for (int u = 0; u < 4; u++) {
+                    ptx_mma_s8s8_half(sums[4 * h + u].high, a[u][0], a[u][1], q[0]);
+                    if constexpr (C::NC == 2) {
+                        ptx_mma_s8u8_half(sums[4 * h + u].low, a[u][0], a[u][1], q[1]);
                     }
-                    float &to = x[4 * half + u][r][j];
-                    to = fmaf((float)z, r == 0 ? norm.x : norm.y, to);
                 }
             }
         }
+        coded_logits<C>(side + g.norms_at, u0, sums, B == 4 ? half_sum : none, x);
     }
 }
 
@@ -204,6 +245,17 @@ struct coded_weights {
     uint32_t high[8];
     uint32_t low[C::NC == 2 ? 8 : 1];
     int half_sum[C::NC]; /* of all tokens */
+
+    /* Of tokens 16 t .. 16 t + 31. */
+    __device__ __forceinline__ void factor(int t, uint32_t (&f)[2 * C::NC]) const
+    {
+        f[0] = high[t];
+        f[1] = high[t + 1];
+        if constexpr (C::NC == 2) {
+            f[2] = low[t];
+            f[3] = low[t + 1];
+        }
+    }
 
     __device__ __forceinline__ void make(const uint8_t *norms, const float (&p)[8][2][C::NC],
                                          bool with_half_sum, float *unit_out)
@@ -293,13 +345,9 @@ coded_values(const uint8_t *side, const cuda_segment &g, const coded_weights<C> 
             coded_pairs<B>(w + k * B, levels, a);
 #pragma unroll
             for (int v = 0; v < 2; v++) {
-                const int t = 4 * k + 2 * v;
-                ptx_mma_s8u8(sums.high, a[2 * v][0], a[2 * v][1], a[2 * v + 1][0], a[2 * v + 1][1],
-                             weights.high[t], weights.high[t + 1]);
-                if constexpr (C::NC == 2) {
-                    ptx_mma_s8u8(sums.low, a[2 * v][0], a[2 * v][1], a[2 * v + 1][0],
-                                 a[2 * v + 1][1], weights.low[t], weights.low[t + 1]);
-                }
+                uint32_t f[2 * C::NC];
+                weights.factor(4 * k + 2 * v, f);
+                coded_multiply<false>(sums, a[2 * v], a[2 * v + 1], f);
             }
         }
 #pragma unroll
@@ -310,73 +358,6 @@ coded_values(const uint8_t *side, const cuda_segment &g, const coded_weights<C> 
                 to = fmaf((float)sums.template get<256>(r, j), factor[j], to);
             }
         }
-    }
-}
-
-template <class C>
-static __device__ __forceinline__ void coded_page(const attn_shared<C> &shared,
-                                                  attn_loader<C> &loader, attn_state<C> &state,
-                                                  const bool (&sees)[C::NC])
-{
-    const int c = threadIdx.x % 4;
-    const cuda_side &keys = shared.format.side[0];
-    const cuda_side &values = shared.format.side[1];
-    float x[8][2][C::NC] = {};
-    float unit[C::NC];
-    float factor[C::NC];
-    {
-        const uint8_t *k = loader.take();
-        const int n_segments = C::KB != 0 ? 1 : keys.n_segments;
-#pragma unroll 1
-        for (int s = 0; s < n_segments; s++) {
-            const cuda_segment &g = keys.segments[s];
-            int half_sum[C::NC];
-#pragma unroll
-            for (int j = 0; j < C::NC; j++) {
-                half_sum[j] = shared.query.half_sum[s][c * C::NC + j];
-            }
-            if constexpr (C::KB != 0) {
-                coded_keys<C::KB, C>(k, g, C::D, shared.query.codes, half_sum, x);
-            } else if (g.bits == 2) {
-                coded_keys<2, C>(k, g, g.n_dims, shared.query.codes, half_sum, x);
-            } else if (g.bits == 3) {
-                coded_keys<3, C>(k, g, g.n_dims, shared.query.codes, half_sum, x);
-            } else {
-                coded_keys<4, C>(k, g, g.n_dims, shared.query.codes, half_sum, x);
-            }
-        }
-        loader.give();
-    }
-#pragma unroll
-    for (int j = 0; j < C::NC; j++) {
-        unit[j] = shared.query.unit[c * C::NC + j];
-    }
-    state.template weigh<8>(x, unit, sees, factor);
-    {
-        const uint8_t *v = loader.take();
-        const int n_segments = C::VB != 0 ? 1 : values.n_segments;
-#pragma unroll 1
-        for (int s = 0; s < n_segments; s++) {
-            const cuda_segment &g = values.segments[s];
-            coded_weights<C> weights;
-            float weight_unit;
-            float f[C::NC];
-            weights.make(v + g.norms_at, x, C::VB != 0 ? C::VB == 4 : g.bits == 4, &weight_unit);
-#pragma unroll
-            for (int j = 0; j < C::NC; j++) {
-                f[j] = sees[j] ? factor[j] * weight_unit * g.scale : 0.0f;
-            }
-            if constexpr (C::VB != 0) {
-                coded_values<C::VB, true, C>(v, g, weights, f, state);
-            } else if (g.bits == 2) {
-                coded_values<2, false, C>(v, g, weights, f, state);
-            } else if (g.bits == 3) {
-                coded_values<3, false, C>(v, g, weights, f, state);
-            } else {
-                coded_values<4, false, C>(v, g, weights, f, state);
-            }
-        }
-        loader.give();
     }
 }
 

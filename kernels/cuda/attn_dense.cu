@@ -2,13 +2,10 @@
 
 namespace {
 
-constexpr int kWarps = 8;
-
 template <int D, int NC>
 base_status run(void *stream, const attn_job &job)
 {
-    return attn_launch<attn_kind<CUDA_DENSE, D, NC, 0, 0>>(static_cast<cudaStream_t>(stream), job,
-                                                           kWarps);
+    return attn_launch<attn_kind<CUDA_DENSE, D, NC, 0, 0>>(static_cast<cudaStream_t>(stream), job);
 }
 
 } // namespace

@@ -26,6 +26,7 @@ struct attn_job {
     int32_t group;
     int32_t slot_bytes; /* of the ring */
     int32_t n_halves;   /* room for them in shared memory */
+    bool begins_early;  /* before the launch before has ended */
 };
 
 /* The kernels by family, one source file each: D 64 or 128; few: up to 4 query rows a tile; bits and
@@ -61,6 +62,12 @@ static __device__ __forceinline__ attn_cost attn_cost_of(const attn_job &job,
         c.fixed += n_rows * (2 * 2 * D) / CUDA_UNIT_BYTES;
     }
     return c;
+}
+
+/* Of the pages' heads before `head`. */
+static __device__ __forceinline__ uint32_t attn_units_before(const cuda_layer &layer, int head)
+{
+    return (uint32_t)(layer.head_units != 0 ? head * layer.head_units : layer.units[head]);
 }
 
 static __device__ __forceinline__ uint32_t attn_seq_units(const attn_job &job, attn_cost c)
@@ -168,7 +175,7 @@ static __device__ void attn_find(const attn_job &job, uint32_t x, int32_t token,
     out->cost = attn_cost_of<D, R>(job, out->seq);
     const attn_cost c = out->cost;
     auto head_at = [&](int h) {
-        return c.n_tiles * ((uint32_t)h * c.fixed + c.n_pages * (uint32_t)job.layer.units[h]);
+        return c.n_tiles * ((uint32_t)h * c.fixed + c.n_pages * attn_units_before(job.layer, h));
     };
     if (token >= 0) {
         out->head = query_head / job.group;
@@ -182,7 +189,8 @@ static __device__ void attn_find(const attn_job &job, uint32_t x, int32_t token,
         }
         out->head = n - 1;
     }
-    out->units = (uint32_t)(job.layer.units[out->head + 1] - job.layer.units[out->head]);
+    out->units =
+        attn_units_before(job.layer, out->head + 1) - attn_units_before(job.layer, out->head);
     out->at += head_at(out->head);
     if (token < 0) {
         out->tile = (int32_t)((x - out->at) / out->length());
@@ -206,28 +214,7 @@ static __device__ void attn_next(const attn_job &job, attn_head *h)
         } while (h->seq.n_tokens == 0);
         h->cost = attn_cost_of<D, R>(job, h->seq);
     }
-    h->units = (uint32_t)(job.layer.units[h->head + 1] - job.layer.units[h->head]);
-}
-
-/* What queries see (op_attn.h). */
-static __device__ __forceinline__ bool attn_sees_page(const attn_job &job, int64_t position,
-                                                      int32_t block)
-{
-    return block >= job.a.sink_blocks &&
-           position / KERN_BLOCK_TOKENS > (int64_t)block + job.a.window_blocks;
-}
-
-/* Rows of an open that the query at `position` sees. */
-static __device__ __forceinline__ int attn_rows_seen(const attn_job &job, int64_t position,
-                                                     int32_t block)
-{
-    const int32_t own = (int32_t)(position / KERN_BLOCK_TOKENS);
-    if (block == own) {
-        return (int)(position % KERN_BLOCK_TOKENS) + 1;
-    }
-    return block < own && (own - block <= job.a.window_blocks || block < job.a.sink_blocks)
-               ? KERN_BLOCK_TOKENS
-               : 0;
+    h->units = attn_units_before(job.layer, h->head + 1) - attn_units_before(job.layer, h->head);
 }
 
 #endif /* KERNELS_CUDA_ATTN_JOB_CUH */

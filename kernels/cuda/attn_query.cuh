@@ -62,7 +62,7 @@ static __device__ void attn_query_codes(const cuda_side &side, attn_query<C> *qu
 {
     const int lane = threadIdx.x % 32;
     const bool is_here = 4 * lane < C::D;
-    const int segment = attn_segment_of(side, 4 * lane);
+    const int segment = C::KB != 0 ? 0 : attn_segment_of(side, 4 * lane);
     const cuda_segment &g = side.segments[segment];
     float v[4];
     float top = 0.0f;
@@ -91,16 +91,19 @@ static __device__ void attn_query_codes(const cuda_side &side, attn_query<C> *qu
         sum += x;
     }
     if (is_here) {
-        const int block = lane / 4;
-        const int c = lane % 4;
-        if constexpr (C::NC == 2) {
-            ((uint2 *)query->codes)[block * 32 + row * 4 + c] = make_uint2(high, low);
+        const int block = lane / 4 - g.first_dim / 16; /* of the segment */
+        uint32_t *to = query->codes + (lane / 4 - block % 2) * 32 * C::NC;
+        if (block + 1 < g.n_dims / 16 || block % 2 == 1) { /* two blocks together */
+            const int at = C::NC == 2 ? (row * 4 + lane % 4) * 4 : (row * 8 + lane % 4) * 2;
+            to[at + block % 2] = high;
+            to[at + block % 2 + (C::NC == 2 ? 2 : 8)] = low;
         } else {
-            query->codes[block * 32 + row * 8 + c] = high;
-            query->codes[block * 32 + row * 8 + 4 + c] = low;
+            const int at = C::NC == 2 ? (row * 4 + lane % 4) * 2 : row * 8 + lane % 4;
+            to[at] = high;
+            to[at + (C::NC == 2 ? 1 : 4)] = low;
         }
     }
-    for (int s = 0; s < side.n_segments; s++) {
+    for (int s = 0; s < side.n_segments && (C::KB == 0 || C::KB == 4); s++) {
         const int mine = is_here && s == segment && g.bits == 4 ? sum : 0;
         const int all = __reduce_add_sync(~0u, mine);
         if (lane == 0) {
@@ -201,7 +204,8 @@ static __device__ __forceinline__ float4 attn_query_load(const attn_job &job, co
 /* All warps, a row each and then the next; first: the warp's first row, asked for before the format was there.
  * The caller syncs before and after. */
 template <class C>
-static __device__ void attn_query_build(const attn_job &job, attn_shared<C> *shared, float4 first)
+static __device__ void attn_query_build(const attn_job &job, const attn_piece &piece,
+                                        const cuda_head &format, attn_query<C> *query, float4 first)
 {
     const int lane = threadIdx.x % 32;
     const float unit = ATTN_LOG2E * job.a.scale;
@@ -212,19 +216,19 @@ static __device__ void attn_query_build(const attn_job &job, attn_shared<C> *sha
         if (4 * lane < C::D) { /* plain order: dims 2c, 2c + 1 and 8 on */
             const int b = lane % 4 / 2;
             const int c = lane % 2 * 2;
-            uint32_t *to = shared->query.rows;
+            uint32_t *to = query->rows;
             attn_put_split<C::NC>(to, lane / 4, row, c, b, attn_split_bf16(v[0], v[1]));
             attn_put_split<C::NC>(to, lane / 4, row, c + 1, b, attn_split_bf16(v[2], v[3]));
         }
         if constexpr (C::family == CUDA_CODED) {
-            attn_query_codes<C>(shared->format.side[0], &shared->query, row, v, unit);
+            attn_query_codes<C>(format.side[0], query, row, v, unit);
         } else if constexpr (C::family == CUDA_TABLE) {
-            attn_query_halves<C>(shared->format.side[0], &shared->query, row, v, unit);
+            attn_query_halves<C>(format.side[0], query, row, v, unit);
         } else if constexpr (C::family == CUDA_AFFINE) {
-            attn_query_affine<C>(&shared->query, row, v, unit);
+            attn_query_affine<C>(query, row, v, unit);
         }
         row += (int)blockDim.x / 32;
-        q = attn_query_load<C>(job, shared->piece, row);
+        q = attn_query_load<C>(job, piece, row);
     }
 }
 

@@ -77,23 +77,23 @@ static __device__ __forceinline__ float attn_rows_unit(const attn_job &job)
 
 /* A page of the dense kernel. */
 template <class C>
-static __device__ void attn_dense_page(const attn_job &job, const attn_shared<C> &shared,
-                                       attn_loader<C> &loader, attn_state<C> &state,
-                                       const bool (&sees)[C::NC])
+static __device__ void attn_dense_page(const attn_job &job, const attn_query<C> &query,
+                                       const attn_piece &piece, attn_loader<C> &loader,
+                                       attn_state<C> &state, const bool (&sees)[C::NC])
 {
     const int lane = threadIdx.x % 32;
     float x[8][2][C::NC];
 #pragma unroll
     for (int u = 0; u < 8; u++) {
-        const uint8_t *p = loader.take();
+        const uint8_t *p = loader.template take<0>();
         float d[4] = {0.0f, 0.0f, 0.0f, 0.0f};
 #pragma unroll
         for (int s = 0; s < C::blocks; s++) {
             attn_factor<C::NC> q;
-            q.load(shared.query.rows, s);
+            q.load(query.rows, s);
             attn_multiply<C::NC, false>(d, *(const uint4 *)(p + s * 512 + lane * 16), q);
         }
-        loader.give();
+        loader.template give<0>(piece);
 #pragma unroll
         for (int j = 0; j < C::NC; j++) {
             x[u][0][j] = attn_product<C::NC>(d, 0, j);
@@ -114,13 +114,13 @@ static __device__ void attn_dense_page(const attn_job &job, const attn_shared<C>
     }
 #pragma unroll
     for (int b = 0; b < C::blocks; b++) {
-        const uint8_t *p = loader.take();
+        const uint8_t *p = loader.template take<0>();
         float d[4] = {0.0f, 0.0f, 0.0f, 0.0f};
 #pragma unroll
         for (int s = 0; s < 8; s++) {
             attn_multiply<C::NC, false>(d, *(const uint4 *)(p + s * 512 + lane * 16), w[s]);
         }
-        loader.give();
+        loader.template give<0>(piece);
 #pragma unroll
         for (int r = 0; r < 2; r++) {
 #pragma unroll
@@ -141,9 +141,10 @@ static __device__ __forceinline__ uint32_t attn_pair_mask(int token, int n)
 /* 16 rows of an open.  Rows that a query does not see may hold anything, NaN too, and a product would spread it:
  * values are read once for every number of rows that some query sees, those past it as zero. */
 template <class C>
-static __device__ void attn_open_tile(const attn_job &job, const attn_shared<C> &shared,
-                                      attn_loader<C> &loader, attn_state<C> &state, attn_item item,
-                                      const int64_t (&position)[C::NC])
+static __device__ void attn_open_tile(const attn_job &job, const attn_query<C> &query,
+                                      const attn_piece &piece, attn_loader<C> &loader,
+                                      attn_state<C> &state, attn_item item,
+                                      const attn_place (&place)[C::NC])
 {
     const int lane = threadIdx.x % 32;
     const int g = lane / 4;
@@ -151,22 +152,22 @@ static __device__ void attn_open_tile(const attn_job &job, const attn_shared<C> 
     float x[1][2][C::NC];
 #pragma unroll
     for (int j = 0; j < C::NC; j++) {
-        n_seen[j] = attn_rows_seen(job, position[j], item.block) - item.first_row;
+        n_seen[j] = attn_rows_seen(job, place[j], item.block) - item.first_row;
     }
     /* Of a 16 x 16 square by ldmatrix: this lane's row and half. */
     const int matrix_row = lane % 16;
     const int matrix_col = lane / 16 * 8;
     {
         const uint32_t k =
-            ptx_shared(loader.take()) + (uint32_t)(matrix_row * C::D + matrix_col) * 2;
+            ptx_shared(loader.template take<0>()) + (uint32_t)(matrix_row * C::D + matrix_col) * 2;
         float d[4] = {0.0f, 0.0f, 0.0f, 0.0f};
 #pragma unroll
         for (int s = 0; s < C::blocks; s++) {
             attn_factor<C::NC> q;
-            q.load(shared.query.rows, s);
+            q.load(query.rows, s);
             attn_multiply<C::NC, false>(d, ptx_load_matrices(k + s * 32), q);
         }
-        loader.give();
+        loader.template give<0>(piece);
 #pragma unroll
         for (int j = 0; j < C::NC; j++) {
             for (int r = 0; r < 2; r++) {
@@ -187,7 +188,7 @@ static __device__ void attn_open_tile(const attn_job &job, const attn_shared<C> 
     state.template weigh<1>(x, unit, sees, factor);
     const attn_factor<C::NC> w = attn_weights_bf16<C::NC>(x[0]);
 
-    const uint8_t *values = loader.take();
+    const uint8_t *values = loader.template take<1>();
     /* Matrices as tokens 0..7 and 8..15 of dims 0..7, then of dims 8..15: transposed, a0 and a2, a1 and a3. */
     const uint32_t v = ptx_shared(values) + (uint32_t)(matrix_row * C::D + matrix_col) * 2;
     int done = 0; /* rows of queries that are served */
@@ -221,7 +222,7 @@ static __device__ void attn_open_tile(const attn_job &job, const attn_shared<C> 
         }
         done = n;
     }
-    loader.give();
+    loader.template give<1>(piece);
 }
 
 #endif /* KERNELS_CUDA_ATTN_ROWS_CUH */

@@ -23,8 +23,11 @@ struct attn_kind {
     static constexpr int blocks = D_ / 16;
     static constexpr int chunk_rows = 16;                   /* of bf16 */
     static constexpr int chunk_bytes = chunk_rows * 2 * D_; /* of bf16 rows of one side */
-    static constexpr int slots = FAMILY_ == CUDA_DENSE ? 6 : 2;
-    static constexpr int pitch = D_ + (NC_ == 2 ? 4 : 8); /* of staged rows: no bank conflicts */
+    static constexpr int slots = FAMILY_ == CUDA_DENSE ? 5 : 2;
+    /* Instructions bind 2 bits. */
+    static constexpr int max_warps =
+        NC_ == 1 && KB_ == 2 && (FAMILY_ == CUDA_CODED || FAMILY_ == CUDA_AFFINE) ? 12 : 8;
+    static constexpr int pitch = D_ + (NC_ == 2 ? 4 : 8); /* of staged sums: no bank conflicts */
     /* Of queries as fp16. */
     static constexpr int half_words = FAMILY_ == CUDA_TABLE    ? blocks * 32 * 2 * NC_
                                       : FAMILY_ == CUDA_AFFINE ? blocks * 32 * 4
@@ -34,8 +37,9 @@ struct attn_kind {
 /* Query rows as right-hand factors: [D / 16][32 lanes]. */
 template <class C>
 struct attn_query {
-    alignas(16)
-        uint32_t codes[C::blocks * 32 * C::NC]; /* int8: {high, low}; of the table kernel: unused */
+    /* int8, of a segment's blocks two by two: {high, high, low, low}, of the last, if odd: {high, low}; with NC = 1
+     * columns alternate.  Of the table kernel: unused. */
+    alignas(16) uint32_t codes[C::blocks * 32 * C::NC];
     alignas(
         16) uint32_t rows[C::blocks * 32 * 2 * C::NC]; /* bf16: {high 0, high 1, low 0, low 1} */
     alignas(16) uint32_t halves[C::half_words]; /* fp16, the same; affine: {high, low} twice */
@@ -43,6 +47,12 @@ struct attn_query {
     float inverse_top[ATTN_MAX_ROWS]; /* of the table kernel: halves are of q * inverse_top */
     int32_t half_sum[KERN_MAX_SEGMENTS]
                     [ATTN_MAX_ROWS]; /* 4 bits: the halves that codes leave out */
+};
+
+/* A position. */
+struct attn_place {
+    int32_t block;
+    int32_t row;
 };
 
 struct attn_piece { /* of a head, for one CTA */
@@ -53,25 +63,65 @@ struct attn_piece { /* of a head, for one CTA */
     bool begins;          /* it has the first item */
     bool ends;            /* and the tail */
     bool is_there;
-    int64_t last_position; /* of the tile's last query */
-    int64_t first_position;
+    attn_place first_query; /* of the tile */
+    attn_place last_query;
+};
+
+struct attn_line { /* what is left of the CTA's share, and its first head */
+    attn_head head;
+    uint32_t begin;
+    uint32_t end; /* begin: nothing */
 };
 
 template <class C>
 struct attn_shared {
     attn_query<C> query;
-    alignas(16) cuda_head format;
-    attn_piece piece;
-    float2 ml[16][ATTN_MAX_ROWS]; /* of each warp; then x is its weight */
-    float2 total[ATTN_MAX_ROWS];  /* maximum and sum of the CTA */
+    alignas(16) cuda_head format[2]; /* of the piece and of the next */
+    attn_piece piece[2];
+    attn_line line;
+    float2 ml[C::max_warps][ATTN_MAX_ROWS]; /* maximum and sum of each warp */
 };
 
 /* The position of a query row of the piece; rows past the last are like the last. */
 template <class C>
-static __device__ int64_t attn_row_position(const attn_job &job, const attn_piece &p, int row)
+static __device__ attn_place attn_row_place(const attn_job &job, const attn_piece &p, int row)
 {
     const int t = (p.head.tile * C::R + row) / job.group;
-    return p.head.seq.position + min(t, p.head.seq.n_tokens - 1);
+    const int64_t at = p.head.seq.position + min(t, p.head.seq.n_tokens - 1);
+    return {(int32_t)(at / KERN_BLOCK_TOKENS), (int32_t)(at % KERN_BLOCK_TOKENS)};
+}
+
+/* What queries see (op_attn.h). */
+static __device__ __forceinline__ bool attn_sees_page(const attn_job &job, attn_place query,
+                                                      int32_t block)
+{
+    return block >= job.a.sink_blocks && query.block > block + job.a.window_blocks;
+}
+
+/* Rows of an open that the query sees. */
+static __device__ __forceinline__ int attn_rows_seen(const attn_job &job, attn_place query,
+                                                     int32_t block)
+{
+    if (block == query.block) {
+        return query.row + 1;
+    }
+    return block < query.block &&
+                   (query.block - block <= job.a.window_blocks || block < job.a.sink_blocks)
+               ? KERN_BLOCK_TOKENS
+               : 0;
+}
+
+/* The most rows of an open that a query of the piece sees: later queries see more, until it leaves the window. */
+static __device__ __forceinline__ int attn_most_rows_seen(const attn_job &job, const attn_piece &p,
+                                                          int32_t block)
+{
+    const int32_t left = block < job.a.sink_blocks ? INT32_MAX : block + job.a.window_blocks;
+    if (p.first_query.block > left) {
+        return 0;
+    }
+    return attn_rows_seen(
+        job, p.last_query.block > left ? attn_place{left, KERN_BLOCK_TOKENS - 1} : p.last_query,
+        block);
 }
 
 /* What a warp knows while it goes through its items: sums over V, 16d + 8r + g of row (c, j), relative to m. */

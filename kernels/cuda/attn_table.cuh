@@ -3,64 +3,18 @@
 #ifndef KERNELS_CUDA_ATTN_TABLE_CUH
 #define KERNELS_CUDA_ATTN_TABLE_CUH
 
+#include "kernels/cuda/attn_codes.cuh"
 #include "kernels/cuda/attn_rows.cuh"
 #include "kernels/cuda/fragment_order.h"
-
-/* The codes of a pair, a byte each: x those of row g, y those of row g + 8. */
-static __device__ __forceinline__ uint32_t table_nibbles(uint32_t n)
-{
-    n = (n | n << 8) & 0x00ff00ffu;
-    return (n | n << 4) & 0x0f0f0f0fu;
-}
-
-static __device__ __forceinline__ uint2 table_spread(uint32_t nibbles)
-{
-    return make_uint2(table_nibbles(nibbles & 0xffffu), table_nibbles(nibbles >> 16));
-}
-
-/* Codes of 1 to 3 bits; word(w) is word w of the lane. */
-template <typename F>
-static __device__ __forceinline__ uint2 table_few(int bits, int pair, F word)
-{
-    if (bits == 1) {
-        return table_spread(word(pair / 4) >> (pair % 4) & 0x11111111u);
-    }
-    if (bits == 2) {
-        return table_spread(word(pair / 2) >> (pair % 2 * 2) & 0x33333333u);
-    }
-    const int w = pair / 4 * 3;
-    if (pair % 4 < 3) {
-        return table_spread(word(w + pair % 4) & 0x77777777u);
-    }
-    return table_spread((word(w) >> 1 & 0x44444444u) | (word(w + 1) >> 2 & 0x22222222u) |
-                        (word(w + 2) >> 3 & 0x11111111u));
-}
 
 static __device__ __forceinline__ uint2 table_codes(const uint8_t *tile, int n_pairs, int bits,
                                                     int pair)
 {
     const int lane = threadIdx.x % 32;
     const int n_words = n_pairs * bits / 4;
-    auto word = [&](int w) {
+    return attn_codes_of(n_pairs, bits, pair, [&](int w) {
         return *(const uint32_t *)(tile + fragment_word_at(n_words, w, lane));
-    };
-    if (bits < 4) {
-        return table_few(bits, pair, word);
-    }
-    if (bits == 8) {
-        return make_uint2(word(2 * pair), word(2 * pair + 1));
-    }
-    const uint32_t w = word(pair);
-    if (bits == 4) { /* sign and magnitude */
-        const uint2 m = table_spread(w & 0x77777777u);
-        const uint32_t s0 = w >> 7 & 0x01010101u;
-        const uint32_t s1 = w >> 3 & 0x01010101u;
-        return make_uint2(m.x ^ 0x08080808u ^ ((s0 << 4) - s0),
-                          m.y ^ 0x08080808u ^ ((s1 << 4) - s1));
-    }
-    const uint2 low = table_spread(w);
-    const uint2 high = table_few(bits - 4, pair, [&](int v) { return word(n_pairs + v); });
-    return make_uint2(low.x | high.x << 4, low.y | high.y << 4);
+    });
 }
 
 /* d += (a pair's centroids) factor; the fragment's columns (4c, 4c + 1), (4c + 2, 4c + 3) of lane c as the two halves of
@@ -111,7 +65,7 @@ static __device__ __forceinline__ attn_factor<NC> table_weights(const float (&p)
 }
 
 template <class C>
-static __device__ void table_keys(const attn_shared<C> &shared, const uint32_t *halves,
+static __device__ void table_keys(const attn_query<C> &query, const uint32_t *halves,
                                   const uint8_t *side, const cuda_segment &g,
                                   const float (&inverse_top)[C::NC], float (&x)[8][2][C::NC])
 {
@@ -122,7 +76,7 @@ static __device__ void table_keys(const attn_shared<C> &shared, const uint32_t *
         float d[4] = {0.0f, 0.0f, 0.0f, 0.0f};
         for (int s = 0; s < g.n_dims / 16; s++) {
             attn_factor<C::NC> q;
-            q.load(plain ? shared.query.rows : shared.query.halves, g.first_dim / 16 + s);
+            q.load(plain ? query.rows : query.halves, g.first_dim / 16 + s);
             if (plain) {
                 const uint8_t *square = side + g.codes_at + u * 32 * g.n_dims + s * 512;
                 attn_multiply<C::NC, false>(d, *(const uint4 *)(square + lane * 16), q);
@@ -214,7 +168,8 @@ static __device__ void table_values(const uint32_t *halves, const uint8_t *side,
 
 /* halves: of the piece's head, in shared memory. */
 template <class C>
-static __device__ void table_page(const attn_shared<C> &shared, const uint32_t *halves,
+static __device__ void table_page(const attn_query<C> &query, const uint32_t *halves,
+                                  const attn_piece &piece, const cuda_head &format,
                                   attn_loader<C> &loader, attn_state<C> &state,
                                   const bool (&sees)[C::NC])
 {
@@ -225,22 +180,22 @@ static __device__ void table_page(const attn_shared<C> &shared, const uint32_t *
     float factor[C::NC];
 #pragma unroll
     for (int j = 0; j < C::NC; j++) {
-        unit[j] = shared.query.unit[c * C::NC + j];
-        inverse_top[j] = shared.query.inverse_top[c * C::NC + j];
+        unit[j] = query.unit[c * C::NC + j];
+        inverse_top[j] = query.inverse_top[c * C::NC + j];
     }
-    const uint8_t *k = loader.take();
+    const uint8_t *k = loader.template take<0>();
 #pragma unroll 1
-    for (int s = 0; s < shared.format.side[0].n_segments; s++) {
-        table_keys<C>(shared, halves, k, shared.format.side[0].segments[s], inverse_top, x);
+    for (int s = 0; s < format.side[0].n_segments; s++) {
+        table_keys<C>(query, halves, k, format.side[0].segments[s], inverse_top, x);
     }
-    loader.give();
+    loader.template give<0>(piece);
     state.template weigh<8>(x, unit, sees, factor);
-    const uint8_t *v = loader.take();
+    const uint8_t *v = loader.template take<1>();
 #pragma unroll 1
-    for (int s = 0; s < shared.format.side[1].n_segments; s++) {
-        table_values<C>(halves, v, shared.format.side[1].segments[s], x, sees, factor, state);
+    for (int s = 0; s < format.side[1].n_segments; s++) {
+        table_values<C>(halves, v, format.side[1].segments[s], x, sees, factor, state);
     }
-    loader.give();
+    loader.template give<1>(piece);
 }
 
 #endif /* KERNELS_CUDA_ATTN_TABLE_CUH */

@@ -22,6 +22,7 @@ typedef struct cuda_state {
     void *decode_workspace; /* device memory, like the next */
     void *prefill_memory;
     int64_t prefill_bytes; /* of it */
+    bool pages_are_new;    /* written since decode attention last ran */
 } cuda_state;
 
 /* ---- where an op's pointers lie ---- */
@@ -142,11 +143,14 @@ static base_status attend(cuda_state *state, const kern_attn_args *args, const k
                           const kern_cuda_formats *formats)
 {
     base_status st = BASE_OK;
-    kern_cuda_attn_work decode = {.formats = formats, .workspace = state->decode_workspace};
+    kern_cuda_attn_work decode = {.formats = formats,
+                                  .workspace = state->decode_workspace,
+                                  .pages_are_old = !state->pages_are_new};
     kern_attn_args few = *a;
     few.n_seqs = count_decoding(args, &decode, &few.n_tokens);
     if (few.n_tokens > 0) {
         BASE_TRY(st, out, kern_cuda_attn(state->stream, &decode, &few));
+        state->pages_are_new = false;
     }
     if (few.n_seqs < args->n_seqs) {
         cuda_prefill_work work = {.seqs = args->seqs + few.n_seqs,
@@ -247,14 +251,18 @@ static base_status cuda_merge(kern_ctx *ctx, const kern_merge_args *args)
 
 static base_status cuda_pack(kern_ctx *ctx, const kern_pack_args *args)
 {
-    const cuda_state *state = ctx->state;
+    cuda_state *state = ctx->state;
     finder f = find_for(ctx, "pack");
     kern_pack_args a = *args;
     const kern_cuda_formats *formats = find_pages(&f, a.formats, a.n_kv_heads);
     AT(packs, a.n_packs);
     AT(opens, a.n_opens);
     AT(pages, a.n_pages);
-    return f.st != BASE_OK || a.n_packs == 0 ? f.st : kern_cuda_pack(state->stream, formats, &a);
+    if (f.st != BASE_OK || a.n_packs == 0) {
+        return f.st;
+    }
+    state->pages_are_new = true;
+    return kern_cuda_pack(state->stream, formats, &a);
 }
 
 static base_status cuda_project(kern_ctx *ctx, const kern_project_args *args)

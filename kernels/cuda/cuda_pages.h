@@ -43,6 +43,9 @@ typedef struct kern_cuda_attn_work {
     void *workspace; /* device, kern_cuda_attn_workspace_bytes */
     int32_t
         max_seq_tokens; /* no sequence of the step has more queries; 1..8 is what this is made for */
+    /* No kernel that the stream may still be running writes seqs, page_list, opens or a page: they are read before
+     * the launch before has ended.  q and rows are not. */
+    bool pages_are_old;
 } kern_cuda_attn_work;
 
 /* op_attn.h, one launch for all sequences and KV heads and one that merges the parts: every pointer of args, and
@@ -52,8 +55,9 @@ typedef struct kern_cuda_attn_work {
  *
  * Numerics.  Against fp64 on the dequantised values, in the norm of o, for keys of like lengths and logits of a few
  *            units; it grows with scale |q| |K_j|, and lse is off by at most 2e-5 of that more than op_attn.h says.
- *            2e-4: all segments of 2, 3 and 4 bits, centroids int8 levels (4 bits: and a half) times a scale.  Queries in
- *                  15 bits (up to 4 query rows a KV head) or 16, weights in 16 relative to a page's largest, sums exact.
+ *            2e-4: no bf16 segment.  Centroids as 8-bit levels (4 bits: and a half) where they are that, else as 16-bit
+ *                  ones, queries in 15 bits (up to 4 query rows a KV head) or 16, weights in 16 relative to a page's largest,
+ *                  sums exact.
  *            1e-4: affine pages.  Queries times K's scales and weights times V's as two 16-bit floats each, kept to 2^-25 of
  *                  the largest query element and of the largest weight of the page; f32 sums of codes and of minima, which
  *                  mostly cancel: of values that average out, o is far shorter than what is summed.

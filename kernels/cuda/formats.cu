@@ -32,10 +32,11 @@ bool is_level(double value, double scale, int bits, int *level_out)
     return fabs(x - *level_out) < 2e-5 * (x + 1.0) && *level_out >= 0 && *level_out <= 127;
 }
 
-/* Finds the smallest top level for which all centroids are levels, and fills scale, low and high. */
+/* Finds the largest top level for which all centroids are levels, so that segments' scales, and with them the query's
+ * codes, are of one size; fills scale, low and high. */
 bool find_levels(const float *centroids, cuda_segment *g)
 {
-    if (g->bits < 2 || g->bits > 4) {
+    if (g->bits > 4) {
         return false;
     }
     const int n = 1 << g->bits;
@@ -47,7 +48,7 @@ bool find_levels(const float *centroids, cuda_segment *g)
             return false;
         }
     }
-    for (int top = 1; top <= last_level; top++) {
+    for (int top = last_level; top >= 1; top--) {
         const double scale = centroids[n - 1] / (top + (g->bits == 4 ? 0.5 : 0.0));
         uint32_t words[2] = {0, 0};
         bool fits = true;
@@ -67,8 +68,8 @@ bool find_levels(const float *centroids, cuda_segment *g)
     return false;
 }
 
-/* Returns whether the integer kernel can read the segment. */
-bool build_segment(builder *b, const kern_segment *from, int32_t begin, cuda_segment *to)
+/* Levels are int8 where they can be. */
+void build_segment(builder *b, const kern_segment *from, int32_t begin, cuda_segment *to)
 {
     to->bits = from->bits;
     to->first_dim = from->first_dim;
@@ -78,13 +79,13 @@ bool build_segment(builder *b, const kern_segment *from, int32_t begin, cuda_seg
     to->book = -1;
     to->scale = 1.0f;
     if (from->kind == KERN_PLAIN) {
-        return false;
+        return;
     }
     if (kern_segment_is_affine(from)) {
         to->group = from->group;
         to->norms_at = from->scales_offset - begin;
         to->minima_at = from->minima_offset - begin;
-        return false;
+        return;
     }
     const int n = 1 << from->bits;
     to->norms_at = from->norms_offset - begin;
@@ -93,17 +94,39 @@ bool build_segment(builder *b, const kern_segment *from, int32_t begin, cuda_seg
     memcpy(b->floats + b->n_floats + n, from->thresholds, (size_t)(n - 1) * sizeof(float));
     b->n_floats += 2 * n;
     if (find_levels(from->centroids, to)) {
-        return true;
+        return;
     }
     float top = 1e-30f;
     for (int i = 0; i < n; i++) {
         top = fmaxf(top, fabsf(from->centroids[i]));
     }
     to->scale = top;
-    return false;
 }
 
-/* For the table kernel, once it is known to be needed. */
+/* Of a segment with a codebook. */
+bool is_wide(const cuda_segment *g)
+{
+    return g->low == 0 && g->high == 0;
+}
+
+/* For the integer kernel: levels that do not fit int8, the largest 127. */
+void build_wide(builder *b, const kern_side *from, cuda_side *to)
+{
+    for (int i = 0; i < from->n_segments; i++) {
+        cuda_segment *g = &to->segments[i];
+        if (!is_wide(g)) {
+            continue;
+        }
+        g->scale /= 127.0f;
+        g->halves = b->n_halves;
+        for (int k = 0; k < 1 << g->bits; k++) {
+            b->halves[b->n_halves++] = (uint32_t)(int32_t)lrint(from->segments[i].centroids[k] /
+                                                                (double)g->scale * 65536.0);
+        }
+    }
+}
+
+/* For the table kernel. */
 void build_halves(builder *b, const kern_side *from, cuda_side *to)
 {
     for (int i = 0; i < from->n_segments; i++) {
@@ -185,7 +208,9 @@ bool build_side(builder *b, const kern_side *from, cuda_side *to)
     to->n_segments = from->n_segments;
     bool coded = true;
     for (int i = 0; i < from->n_segments; i++) {
-        coded = build_segment(b, &from->segments[i], begin, &to->segments[i]) && coded;
+        build_segment(b, &from->segments[i], begin, &to->segments[i]);
+        coded = coded && from->segments[i].kind == KERN_CODEBOOK &&
+                (from->segments[i].bits > 4 || !is_wide(&to->segments[i]));
     }
     return coded;
 }
@@ -238,6 +263,10 @@ void build(kern_cuda_formats *p, const kern_head_format *formats, builder *b)
         }
     }
     p->layer.total_units = b->units[n];
+    p->layer.head_units = b->units[1];
+    for (int h = 1; h < n && p->layer.head_units != 0; h++) {
+        p->layer.head_units = b->units[h + 1] - b->units[h] == b->units[1] ? b->units[1] : 0;
+    }
     p->bits[0] = common_bits(formats, n, 0);
     p->bits[1] = common_bits(formats, n, 1);
     p->group = common_group(formats, n);
@@ -245,10 +274,11 @@ void build(kern_cuda_formats *p, const kern_head_format *formats, builder *b)
                 : coded                                        ? CUDA_CODED
                 : p->bits[0] == kPlain && p->bits[1] == kPlain ? CUDA_DENSE
                                                                : CUDA_TABLE;
-    for (int h = 0; h < n && p->family == CUDA_TABLE; h++) {
+    for (int h = 0; h < n && (p->family == CUDA_CODED || p->family == CUDA_TABLE); h++) {
         const int32_t before = b->n_halves;
-        build_halves(b, &formats[h].k, &b->heads[h].side[0]);
-        build_halves(b, &formats[h].v, &b->heads[h].side[1]);
+        const auto build_tables = coded ? build_wide : build_halves;
+        build_tables(b, &formats[h].k, &b->heads[h].side[0]);
+        build_tables(b, &formats[h].v, &b->heads[h].side[1]);
         const int32_t n_halves = b->n_halves - before;
         p->n_halves = n_halves > p->n_halves ? n_halves : p->n_halves;
     }

@@ -19,7 +19,7 @@ typedef struct cuda_segment {
     int32_t group;     /* elements that share a scale and a min; 0: not affine */
     float scale;       /* a value is norm * scale * level (or * half, as the table has it) */
     uint32_t low;      /* int8 levels 0..3 (4 bits: magnitudes, value m + 1/2), a byte each */
-    uint32_t high;     /* levels 4..7 */
+    uint32_t high;     /* levels 4..7; both 0: levels do not fit int8 */
     int32_t halves;    /* into halves: [2^bits], centroid / scale; -1: none */
     int32_t book;      /* into floats: [2^bits] centroids, [2^bits - 1] thresholds; -1: none */
 } cuda_segment;
@@ -46,7 +46,7 @@ typedef struct cuda_head {
 } cuda_head;
 
 typedef enum cuda_family {
-    CUDA_CODED,  /* every segment is int8 levels of 2, 3 or 4 bits */
+    CUDA_CODED,  /* codebooks everywhere, those of up to 4 bits int8 levels: integer products */
     CUDA_DENSE,  /* both sides of every head are one bf16 segment */
     CUDA_TABLE,  /* any other segments of codebooks and bf16: centroids from a table */
     CUDA_AFFINE, /* sides of one affine or bf16 segment, at least one of them affine */
@@ -57,9 +57,11 @@ typedef struct cuda_layer {
     const cuda_head *heads; /* [n_kv_heads] */
     const int32_t *units;   /* [n_kv_heads + 1]: CUDA_UNIT_BYTES in the head pages before head h */
     const float *floats;
-    const uint32_t *halves; /* a number as two fp16: rounded (low half), and what that leaves */
+    /* Coded pages: in units of 2^-16.  Else a number as two fp16: rounded (low half), and what that leaves. */
+    const uint32_t *halves;
     int32_t n_kv_heads;
     int32_t total_units; /* units[n_kv_heads] */
+    int32_t head_units;  /* of every head; 0: they differ */
 } cuda_layer;
 
 struct kern_cuda_formats {

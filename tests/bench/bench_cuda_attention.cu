@@ -1,10 +1,10 @@
 /* bench_cuda_attention - decode attention and the page writer on the GPU, as shares of what its memory gives.
  *
- *   bench_cuda_attention [--json] [--only bits]
+ *   bench_cuda_attention [--json] [--pages K3V3] [--model 8B] [--shape 128K]
  *
  * Memory is measured first, in the same run: reading by 16-byte loads, copying by cudaMemcpy.  Every figure is the
- * median of 7 replays of a graph of launches that go through more than 1 GB of pages (a page table in random order),
- * far more than four times the L2 cache.  One open block of 64 rows a sequence. */
+ * median of 7 replays of a graph of calls, as the product makes them, that go through more than 1 GB of pages (a page
+ * table in random order), far more than four times the L2 cache. */
 #include "kernels/cuda/cuda_pages.h"
 extern "C" {
 #include "kvshard/codebook.h"
@@ -86,22 +86,26 @@ __global__ void fill_rows(uint16_t *rows, size_t n)
     }
 }
 
-/* Pages of random codes and norms near sqrt(D), or of bf16 values. */
-__global__ void fill_pages(uint32_t *pages, size_t n, int bits, int head_words, int code_words)
+/* Pages of random codes, or of bf16 values. */
+__global__ void fill_pages(uint32_t *pages, size_t n, bool is_bf16)
 {
     for (size_t i = blockIdx.x * (size_t)blockDim.x + threadIdx.x; i < n;
          i += (size_t)gridDim.x * blockDim.x) {
-        const uint32_t u = mixed((uint32_t)i + (uint32_t)(i >> 32) * 77u);
-        const int at = (int)(i % head_words) % (head_words / 2);
-        if (bits == 16) {
-            pages[i] = __float_as_uint(normal(2u * (uint32_t)i)) >> 16 |
-                       (__float_as_uint(normal(2u * (uint32_t)i + 1u)) & 0xffff0000u);
-        } else if (at < code_words) {
-            pages[i] = u;
-        } else {
-            const __half2 norms = __floats2half2_rn(7.0f + 9.0f * (float)(u & 0xffffu) / 65536.0f,
-                                                    7.0f + 9.0f * (float)(u >> 16) / 65536.0f);
-            pages[i] = *(const uint32_t *)&norms;
+        pages[i] = is_bf16 ? __float_as_uint(normal(2u * (uint32_t)i)) >> 16 |
+                                 (__float_as_uint(normal(2u * (uint32_t)i + 1u)) & 0xffff0000u)
+                           : mixed((uint32_t)i + (uint32_t)(i >> 32) * 77u);
+    }
+}
+
+/* n_halves numbers from low to high, at `at` of each of n head pages. */
+__global__ void fill_halves(uint8_t *pages, size_t n, size_t head_page_bytes, size_t at,
+                            int n_halves, float low, float high)
+{
+    for (size_t i = blockIdx.x; i < n; i += gridDim.x) {
+        for (int k = (int)threadIdx.x; k < n_halves; k += (int)blockDim.x) {
+            const uint32_t u = mixed((uint32_t)(i * n_halves + k));
+            ((__half *)(pages + i * head_page_bytes + at))[k] =
+                __float2half(low + (high - low) * (float)(u & 0xffffu) / 65536.0f);
         }
     }
 }
@@ -195,69 +199,143 @@ void measure_memory()
     check(cudaFree(sum), "free");
 }
 
-/* One layer of n_kv_heads heads with one segment a side, as kvshard lays pages out. */
+/* How a head's page is made up. */
+struct page_kind {
+    const char *name;
+    int n_segments[2]; /* of K and V */
+    struct {
+        int bits;
+        int n_dims;
+        int group; /* of affine codes; 0: a codebook, or bf16 */
+    } segments[2][KERN_MAX_SEGMENTS];
+};
+
+/* One layer of n_kv_heads heads, as kvshard lays pages out. */
 struct layer {
     kern_head_format formats[8];
-    float books[512];
+    float books[9][512];
     kern_cuda_formats *cuda;
     int64_t stride;
-    int32_t code_bytes; /* of a side */
 
-    layer(int n_kv_heads, int bits) : formats(), stride(0)
+    layer(int n_kv_heads, const page_kind &kind) : formats(), stride(0)
     {
-        double book[256];
-        code_bytes = KERN_BLOCK_TOKENS * kDim * bits / 8;
-        const int32_t side_bytes = code_bytes + (bits == 16 ? 0 : 256);
-        if (bits <= 8) {
-            kv_codebook_page(bits, book);
-            for (int i = 0; i < 1 << bits; i++) {
-                books[i] = (float)(book[i] / sqrt((double)kDim));
-            }
-            for (int i = 0; i + 1 < 1 << bits; i++) {
-                books[256 + i] = (books[i] + books[i + 1]) / 2;
-            }
-        }
         for (int h = 0; h < n_kv_heads; h++) {
             formats[h].head_dim = kDim;
-            formats[h].head_page_bytes = 2 * side_bytes;
             formats[h].offset = stride;
-            stride += 2 * side_bytes;
+            int32_t at = 0;
             for (int s = 0; s < 2; s++) {
                 kern_side &side = s == 0 ? formats[h].k : formats[h].v;
-                side.n_segments = 1;
-                side.segments[0].kind = bits == 16 ? KERN_PLAIN : KERN_CODEBOOK;
-                side.segments[0].bits = bits;
-                side.segments[0].n_dims = kDim;
-                side.segments[0].codes_offset = s * side_bytes;
-                side.segments[0].norms_offset = s * side_bytes + code_bytes;
-                side.segments[0].centroids = bits == 16 ? nullptr : books;
-                side.segments[0].thresholds = bits == 16 ? nullptr : books + 256;
+                side.n_segments = kind.n_segments[s];
+                int first_dim = 0;
+                for (int i = 0; i < side.n_segments; i++) {
+                    kern_segment &g = side.segments[i];
+                    g.bits = kind.segments[s][i].bits;
+                    g.group = kind.segments[s][i].group;
+                    g.kind = g.bits == 16   ? KERN_PLAIN
+                             : g.group == 0 ? KERN_CODEBOOK
+                             : s == 0       ? KERN_AFFINE_CHANNEL
+                                            : KERN_AFFINE_POSITION;
+                    g.first_dim = first_dim;
+                    g.n_dims = kind.segments[s][i].n_dims;
+                    g.codes_offset = at;
+                    at += KERN_BLOCK_TOKENS * g.n_dims * g.bits / 8;
+                    first_dim += g.n_dims;
+                }
+                for (int i = 0; i < side.n_segments; i++) {
+                    kern_segment &g = side.segments[i];
+                    if (g.kind == KERN_CODEBOOK) {
+                        g.norms_offset = at;
+                        at += KERN_BLOCK_TOKENS * 2;
+                        g.centroids = book_of(g.bits);
+                        g.thresholds = g.centroids + 256;
+                    } else if (g.kind != KERN_PLAIN) {
+                        g.scales_offset = at;
+                        g.minima_offset = at + 2 * kern_segment_pairs(&g);
+                        at += 4 * kern_segment_pairs(&g);
+                    }
+                }
             }
+            formats[h].head_page_bytes = at;
+            stride += at;
         }
         check(kern_cuda_formats_create(formats, n_kv_heads, kDim, &base_heap, &cuda));
     }
+
+    const float *book_of(int bits)
+    {
+        double book[256];
+        float *to = books[bits];
+        kv_codebook_page(bits, book);
+        for (int i = 0; i < 1 << bits; i++) {
+            to[i] = (float)(book[i] / sqrt((double)kDim));
+        }
+        for (int i = 0; i + 1 < 1 << bits; i++) {
+            to[256 + i] = (to[i] + to[i + 1]) / 2;
+        }
+        return to;
+    }
+
+    void fill(uint8_t *pages, size_t n_bytes) const
+    {
+        const size_t head_bytes = (size_t)formats[0].head_page_bytes;
+        fill_pages<<<4096, 256>>>((uint32_t *)pages, n_bytes / 4,
+                                  formats[0].k.segments[0].bits == 16);
+        const size_t n = n_bytes / head_bytes;
+        for (int i = 0; i < 2 * KERN_MAX_SEGMENTS; i++) {
+            const kern_side &side = i % 2 == 0 ? formats[0].k : formats[0].v;
+            const kern_segment &g = side.segments[i / 2];
+            if (i / 2 >= side.n_segments || g.kind == KERN_PLAIN) {
+                continue;
+            }
+            if (g.kind == KERN_CODEBOOK) { /* norms near sqrt(D) */
+                fill_halves<<<4096, 128>>>(pages, n, head_bytes, (size_t)g.norms_offset,
+                                           KERN_BLOCK_TOKENS, 7.0f, 16.0f);
+                continue;
+            }
+            const int n_pairs = kern_segment_pairs(&g);
+            fill_halves<<<4096, 128>>>(pages, n, head_bytes, (size_t)g.scales_offset, n_pairs, 0.2f,
+                                       0.5f);
+            fill_halves<<<4096, 128>>>(pages, n, head_bytes, (size_t)g.minima_offset, n_pairs,
+                                       -2.0f, -1.0f);
+        }
+    }
 };
 
-void bench_attention(const char *model, int n_heads, int n_kv_heads, int bits, int context,
-                     int batch)
+struct shape {
+    const char *name;
+    int context; /* of a sequence, on average */
+    int batch;
+    bool is_ragged; /* lengths from a half to three halves of it */
+};
+
+int n_blocks_of(const shape &sh, int seq)
 {
-    layer l(n_kv_heads, bits);
-    const int n_blocks = context / KERN_BLOCK_TOKENS;
-    const int n_pages = batch * n_blocks;
+    const int n = sh.context / KERN_BLOCK_TOKENS;
+    return sh.is_ragged ? n / 2 + (int)((int64_t)n * seq / (sh.batch - 1)) : n;
+}
+
+/* A sequence: block 0 as rows (a sink), pages, and an open block of 64 rows. */
+void bench_attention(const char *model, int n_heads, int n_kv_heads, const page_kind &kind,
+                     const shape &sh)
+{
+    const int batch = sh.batch;
+    layer l(n_kv_heads, kind);
+    int n_pages = 0;
+    for (int b = 0; b < batch; b++) {
+        n_pages += n_blocks_of(sh, b);
+    }
     const size_t bytes = (size_t)n_pages * l.stride;
     int copies = (int)(kBytesOfGraph / bytes) + 1;
     copies = copies > 48 ? 48 : copies < 2 ? 2 : copies;
     uint8_t *pages = device_memory<uint8_t>(bytes * copies);
-    const size_t words = bytes * copies / 4;
-    fill_pages<<<4096, 256>>>((uint32_t *)pages, words, bits,
-                              (int)(l.formats[0].head_page_bytes / 4), l.code_bytes / 4);
-    uint16_t *rows =
-        device_memory<uint16_t>((size_t)batch * n_kv_heads * 2 * KERN_BLOCK_TOKENS * kDim);
-    fill_rows<<<256, 256>>>(rows, (size_t)batch * n_kv_heads * 2 * KERN_BLOCK_TOKENS * kDim);
+    l.fill(pages, bytes * copies);
+    const size_t open_elems = (size_t)n_kv_heads * 2 * KERN_BLOCK_TOKENS * kDim;
+    uint16_t *rows = device_memory<uint16_t>(2 * batch * open_elems);
+    fill_rows<<<256, 256>>>(rows, 2 * batch * open_elems);
 
     kern_attn_page *list = (kern_attn_page *)calloc((size_t)n_pages, sizeof *list);
     kern_attn_seq *seqs = (kern_attn_seq *)calloc((size_t)batch, sizeof *seqs);
-    kern_open *opens = (kern_open *)calloc((size_t)batch, sizeof *opens);
+    kern_open *opens = (kern_open *)calloc(2 * (size_t)batch, sizeof *opens);
     for (int i = 0; i < n_pages; i++) {
         list[i].page = i;
     }
@@ -267,19 +345,23 @@ void bench_attention(const char *model, int n_heads, int n_kv_heads, int bits, i
         list[i].page = list[k].page;
         list[k].page = page;
     }
-    for (int i = 0; i < n_pages; i++) {
-        list[i].block = i % n_blocks;
-    }
-    for (int b = 0; b < batch; b++) {
-        opens[b].block = n_blocks;
-        opens[b].rows = rows + (size_t)b * n_kv_heads * 2 * KERN_BLOCK_TOKENS * kDim;
-        seqs[b].position = context + kOpenRows - 1;
+    for (int b = 0, first = 0; b < batch; b++) {
+        const int n_blocks = n_blocks_of(sh, b);
+        for (int i = 0; i < n_blocks; i++) {
+            list[first + i].block = i;
+        }
+        opens[2 * b].block = 0;
+        opens[2 * b].rows = rows + 2 * b * open_elems;
+        opens[2 * b + 1].block = n_blocks;
+        opens[2 * b + 1].rows = rows + (2 * b + 1) * open_elems;
+        seqs[b].position = (int64_t)n_blocks * KERN_BLOCK_TOKENS + kOpenRows - 1;
         seqs[b].first_token = b;
         seqs[b].n_tokens = 1;
-        seqs[b].first_page = b * n_blocks;
+        seqs[b].first_page = first;
         seqs[b].n_pages = n_blocks;
-        seqs[b].first_open = b;
-        seqs[b].n_opens = 1;
+        seqs[b].first_open = 2 * b;
+        seqs[b].n_opens = 2;
+        first += n_blocks;
     }
     const size_t n_q = (size_t)batch * n_heads * kDim;
     float *q = (float *)calloc(n_q, sizeof *q);
@@ -292,35 +374,39 @@ void bench_attention(const char *model, int n_heads, int n_kv_heads, int bits, i
     a.lse = device_memory<float>(n_q);
     a.seqs = to_device(seqs, (size_t)batch);
     a.page_list = to_device(list, (size_t)n_pages);
-    a.opens = to_device(opens, (size_t)batch);
+    a.opens = to_device(opens, 2 * (size_t)batch);
     a.page_stride = l.stride;
     a.n_pages_total = n_pages;
     a.n_seqs = batch;
     a.n_page_list = n_pages;
-    a.n_opens = batch;
+    a.n_opens = 2 * batch;
     a.n_tokens = batch;
     a.n_heads = n_heads;
     a.n_kv_heads = n_kv_heads;
     a.head_dim = kDim;
+    a.sink_blocks = 1;
     a.scale = 0.08838834764831845f;
     kern_cuda_attn_work work = {};
     work.formats = l.cuda;
     work.workspace = device_memory<uint8_t>((size_t)kern_cuda_attn_workspace_bytes());
     work.max_seq_tokens = 1;
+    work.pages_are_old = true;
     const double us = time_graph(copies * (copies < 8 ? 4 : 1), [&](cudaStream_t s, int i) {
         a.pages = pages + (size_t)(i % copies) * bytes;
         check(kern_cuda_attn(s, &work, &a));
     });
-    const double all = (double)bytes + (double)batch * n_kv_heads * 2.0 * kOpenRows * kDim * 2.0;
-    const double share = all / us * 1e-3 / read_gbs;
+    const double all =
+        (double)bytes + batch * (KERN_BLOCK_TOKENS * n_kv_heads * 4.0 * kDim - (double)l.stride +
+                                 kOpenRows * n_kv_heads * 4.0 * kDim);
+    const double floor = all / read_gbs * 1e-3;
     if (as_json) {
-        printf("{\"op\": \"attention\", \"model\": \"%s\", \"bits\": %d, \"context\": %d, "
-               "\"batch\": %d, \"us\": %.2f, "
-               "\"bytes\": %.0f, \"share_of_read_bandwidth\": %.3f}\n",
-               model, bits, context, batch, us, all, share);
+        printf("{\"op\": \"attention\", \"model\": \"%s\", \"pages\": \"%s\", \"shape\": \"%s\", "
+               "\"us\": %.2f, \"bytes\": %.0f, \"share_of_read_bandwidth\": %.3f}\n",
+               model, kind.name, sh.name, us, all, floor / us);
     } else {
-        printf("attention %s K%dV%d %4dK x %d %9.2f us %8.1f MB %5.1f %% of read bandwidth\n",
-               model, bits, bits, context / 1024, batch, us, all * 1e-6, 100.0 * share);
+        printf("attention %s %-5s %-10s %8.2f us %7.1f MB %5.1f %% of read bandwidth, floor + %.2f "
+               "us\n",
+               model, kind.name, sh.name, us, all * 1e-6, 100.0 * floor / us, us - floor);
     }
     fflush(stdout);
     check(cudaDeviceSynchronize(), "attention");
@@ -337,9 +423,9 @@ void bench_attention(const char *model, int n_heads, int n_kv_heads, int bits, i
     free(q);
 }
 
-void bench_pack(int n_kv_heads, int bits, int n_packs)
+void bench_pack(int n_kv_heads, const page_kind &kind, int n_packs)
 {
-    layer l(n_kv_heads, bits);
+    layer l(n_kv_heads, kind);
     const size_t elems = (size_t)n_kv_heads * 2 * KERN_BLOCK_TOKENS * kDim;
     uint16_t *rows = device_memory<uint16_t>(elems * n_packs);
     uint8_t *pages = device_memory<uint8_t>((size_t)l.stride * n_packs);
@@ -365,11 +451,11 @@ void bench_pack(int n_kv_heads, int bits, int n_packs)
     const double bytes = (double)elems * 2 * n_packs;
     const double share = bytes / us * 1e-3 / copy_gbs;
     if (as_json) {
-        printf("{\"op\": \"pack\", \"bits\": %d, \"us\": %.2f, \"input_bytes\": %.0f, "
+        printf("{\"op\": \"pack\", \"pages\": \"%s\", \"us\": %.2f, \"input_bytes\": %.0f, "
                "\"share_of_copy_bandwidth\": %.3f}\n",
-               bits, us, bytes, share);
+               kind.name, us, bytes, share);
     } else {
-        printf("pack K%dV%d %d blocks %9.2f us, input at %5.1f %% of copy bandwidth\n", bits, bits,
+        printf("pack %-5s %d blocks %9.2f us, input at %5.1f %% of copy bandwidth\n", kind.name,
                n_packs, us, 100.0 * share);
     }
     fflush(stdout);
@@ -391,14 +477,34 @@ int main(int argc, char **argv)
         int n_heads;
         int n_kv_heads;
     } models[] = {{"8B", 32, 8}, {"3B", 16, 2}};
-    static const int contexts[][2] = {{131072, 1}, {524288, 1}, {131072, 8}};
-    static const int widths[] = {3, 2, 4, 16, 8};
-    int only = 0;
+    static const shape shapes[] = {{"32K", 32768, 1, false},
+                                   {"128K", 131072, 1, false},
+                                   {"512K", 524288, 1, false},
+                                   {"128Kx8", 131072, 8, false},
+                                   {"ragged x8", 131072, 8, true}};
+    static const page_kind kinds[] = {
+        {"K3V3", {1, 1}, {{{3, 128}}, {{3, 128}}}},
+        {"K2V2", {1, 1}, {{{2, 128}}, {{2, 128}}}},
+        {"K4V4", {1, 1}, {{{4, 128}}, {{4, 128}}}},
+        {"gtq33", {5, 1}, {{{1, 16}, {2, 32}, {3, 48}, {4, 16}, {6, 16}}, {{3, 128}}}},
+        {"234V3", {3, 1}, {{{2, 32}, {3, 64}, {4, 32}}, {{3, 128}}}},
+        {"kivi2", {1, 1}, {{{2, 128, 32}}, {{2, 128, 32}}}},
+        {"kivi4", {1, 1}, {{{4, 128, 32}}, {{4, 128, 32}}}},
+        {"bf16", {1, 1}, {{{16, 128}}, {{16, 128}}}},
+        {"K8V8", {1, 1}, {{{8, 128}}, {{8, 128}}}},
+    };
+    const char *only_pages = "";
+    const char *only_model = "";
+    const char *only_shape = "";
     for (int i = 1; i < argc; i++) {
         if (strcmp(argv[i], "--json") == 0) {
             as_json = true;
-        } else if (strcmp(argv[i], "--only") == 0 && i + 1 < argc) {
-            only = atoi(argv[++i]);
+        } else if (strcmp(argv[i], "--pages") == 0 && i + 1 < argc) {
+            only_pages = argv[++i];
+        } else if (strcmp(argv[i], "--model") == 0 && i + 1 < argc) {
+            only_model = argv[++i];
+        } else if (strcmp(argv[i], "--shape") == 0 && i + 1 < argc) {
+            only_shape = argv[++i];
         }
     }
     measure_memory();
@@ -409,14 +515,21 @@ int main(int argc, char **argv)
             ? "{\"op\": \"memory\", \"device\": \"%s\", \"read_gbs\": %.0f, \"copy_gbs\": %.0f}\n"
             : "%s: read %.0f GB/s, copy %.0f GB/s (read and written)\n",
         device.name, read_gbs, copy_gbs);
-    for (int w = 0; w < 5; w++) {
-        for (int m = 0; m < 2 && (only == 0 || only == widths[w]); m++) {
-            for (int c = 0; c < 3; c++) {
-                bench_attention(models[m].name, models[m].n_heads, models[m].n_kv_heads, widths[w],
-                                contexts[c][0], contexts[c][1]);
+    for (const page_kind &kind : kinds) {
+        if (*only_pages != 0 && strcmp(only_pages, kind.name) != 0) {
+            continue;
+        }
+        for (const auto &m : models) {
+            for (const shape &sh : shapes) {
+                if ((*only_model == 0 || strcmp(only_model, m.name) == 0) &&
+                    (*only_shape == 0 || strcmp(only_shape, sh.name) == 0)) {
+                    bench_attention(m.name, m.n_heads, m.n_kv_heads, kind, sh);
+                }
             }
         }
-        bench_pack(8, widths[w], 512);
+        if (*only_model == 0 && *only_shape == 0) {
+            bench_pack(8, kind, 512);
+        }
     }
     return 0;
 }

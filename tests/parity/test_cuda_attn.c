@@ -184,8 +184,8 @@ static void nan_reaches_only_the_query_that_sees_it(void **state)
     cw_destroy(w);
 }
 
-/* The policies' codebooks are int8 levels, so that the integer kernel takes them. */
-static void page_codebooks_of_2_to_4_bits_take_the_integer_kernel(void **state)
+/* The policies' codebooks: up to 4 bits, levels are int8. */
+static void page_codebooks_of_up_to_4_bits_have_int8_levels(void **state)
 {
     (void)state;
     for (int32_t bits = 1; bits <= 8; bits++) {
@@ -199,7 +199,8 @@ static void page_codebooks_of_2_to_4_bits_take_the_integer_kernel(void **state)
         }
         kern_cuda_formats *f = NULL;
         CHECK_STATUS(kern_cuda_formats_create(&fx.format, 1, 128, &base_heap, &f), BASE_OK);
-        assert_int_equal(f->family, bits >= 2 && bits <= 4 ? CUDA_CODED : CUDA_TABLE);
+        assert_int_equal(f->family, CUDA_CODED);
+        assert_int_equal(f->n_halves, bits <= 4 ? 0 : 2 << bits);
         kern_cuda_formats_destroy(f);
     }
 }
@@ -230,7 +231,7 @@ int main(void)
         cmocka_unit_test(ragged_shards_agree_and_an_empty_one_is_empty),
         cmocka_unit_test(any_number_of_heads_fills_the_gpu),
         cmocka_unit_test(nan_reaches_only_the_query_that_sees_it),
-        cmocka_unit_test(page_codebooks_of_2_to_4_bits_take_the_integer_kernel),
+        cmocka_unit_test(page_codebooks_of_up_to_4_bits_have_int8_levels),
         cmocka_unit_test(segments_of_8_dims_are_refused),
     };
     return cmocka_run_group_tests(tests, make_ctx, end_ctx);
