@@ -7,7 +7,6 @@
  * threads gives the same bits. */
 #include "kernels/cpu/cpu_clones.h"
 #include "kernels/cpu/cpu_few.h"
-#include "kernels/cpu/cpu_few_affine.h"
 #include "kernels/cpu/cpu_page.h"
 #include "kernels/cpu/cpu_rows.h"
 #include "kernels/cpu/cpu_state.h"
@@ -99,13 +98,9 @@ static void plan_few(const kern_head_format *f, int32_t n_rows, cpu_isa isa, cpu
 {
     w->few_k.usable = false;
     w->few_v.usable = false;
-    w->few_affine_k = false;
-    w->few_affine_v = false;
     if (n_rows <= CPU_FEW_ROWS) {
         cpu_few_plan(&f->k, f->head_page_bytes, isa, &w->few_k);
         cpu_few_plan(&f->v, f->head_page_bytes, isa, &w->few_v);
-        w->few_affine_k = isa >= CPU_ISA_AVX2 && cpu_few_affine_reads_k(&f->k);
-        w->few_affine_v = isa >= CPU_ISA_AVX2 && cpu_few_affine_reads_v(&f->v);
     }
 }
 
@@ -113,18 +108,12 @@ static void plan_few(const kern_head_format *f, int32_t n_rows, cpu_isa isa, cpu
 static bool dot_few(const cpu_attn_scratch *w, const kern_head_format *f, const uint8_t *bytes,
                     cpu_few_bytes ahead, const float *q, float *s, int32_t n)
 {
-    if (w->few_affine_k) {
-        return cpu_few_affine_dot(&f->k, f->head_dim, bytes, q, s, n);
-    }
     return w->few_k.usable && cpu_few_dot(&f->k, &w->few_k, f->head_dim, bytes, ahead, q, s, n);
 }
 
 static bool mix_few(const cpu_attn_scratch *w, const kern_head_format *f, const uint8_t *bytes,
                     cpu_few_bytes ahead, const float *p, float *o, int32_t n)
 {
-    if (w->few_affine_v) {
-        return cpu_few_affine_mix(&f->v, f->head_dim, bytes, p, o, n);
-    }
     return w->few_v.usable && cpu_few_mix(&f->v, &w->few_v, f->head_dim, bytes, ahead, p, o, n);
 }
 

@@ -54,24 +54,50 @@ static bool find_halves(const kern_segment *g, cpu_few_segment *out)
     return true;
 }
 
-static const cpu_few_path *path_of(cpu_isa isa)
+static const cpu_few_path *path_of(cpu_isa isa, kern_segment_kind kind)
 {
 #if defined(__x86_64__)
     static const cpu_few_path *const paths[CPU_N_ISAS] = {NULL, &cpu_few_avx2, &cpu_few_avx512};
-    return paths[isa];
+    static const cpu_few_path *const affine_k[CPU_N_ISAS] = {NULL, &cpu_few_affine_k_avx2,
+                                                             &cpu_few_affine_k_avx512};
+    static const cpu_few_path *const affine_v[CPU_N_ISAS] = {NULL, &cpu_few_affine_v_avx2,
+                                                             &cpu_few_affine_v_avx512};
+    return kind == KERN_AFFINE_CHANNEL    ? affine_k[isa]
+           : kind == KERN_AFFINE_POSITION ? affine_v[isa]
+                                          : paths[isa];
 #else
-    (void)isa;
+    (void)isa, (void)kind;
     return NULL;
 #endif
+}
+
+/* Affine segments of one kind, 2 or 4 bits, 64 or 128 dims. */
+static void plan_affine(const kern_side *side, cpu_few_side *plan_out)
+{
+    for (int32_t i = 0; i < side->n_segments; i++) {
+        const kern_segment *g = &side->segments[i];
+        if (g->kind != side->segments[0].kind || (g->bits != 2 && g->bits != 4) ||
+            (g->n_dims != 64 && g->n_dims != 128)) {
+            return;
+        }
+        const int32_t end = g->minima_offset + kern_segment_pairs(g) * (int32_t)sizeof(uint16_t);
+        plan_out->begin = g->codes_offset < plan_out->begin ? g->codes_offset : plan_out->begin;
+        plan_out->end = end > plan_out->end ? end : plan_out->end;
+    }
+    plan_out->usable = true;
 }
 
 void cpu_few_plan(const kern_side *side, int32_t head_page_bytes, cpu_isa isa,
                   cpu_few_side *plan_out)
 {
     memset(plan_out, 0, sizeof *plan_out);
-    plan_out->path = path_of(isa);
+    plan_out->path = path_of(isa, side->segments[0].kind);
     plan_out->begin = head_page_bytes;
     if (plan_out->path == NULL) {
+        return;
+    }
+    if (kern_segment_is_affine(&side->segments[0])) {
+        plan_affine(side, plan_out);
         return;
     }
     for (int32_t i = 0; i < side->n_segments; i++) {
@@ -122,7 +148,7 @@ bool cpu_few_dot(const kern_side *side, const cpu_few_side *plan, int32_t head_d
     cpu_few_call call = {
         .side = side, .plan = plan, .head_page = head_page, .head_dim = head_dim, .ahead = ahead};
 
-    if (!all_finite(plan, q, (int64_t)n_rows * head_dim)) {
+    if (plan->path->dot == NULL || !all_finite(plan, q, (int64_t)n_rows * head_dim)) {
         return false;
     }
     for (int32_t r = 0; r < n_rows; r += call.n_rows) {
@@ -140,7 +166,7 @@ bool cpu_few_mix(const kern_side *side, const cpu_few_side *plan, int32_t head_d
     cpu_few_call call = {
         .side = side, .plan = plan, .head_page = head_page, .head_dim = head_dim, .ahead = ahead};
 
-    if (!all_finite(plan, p, (int64_t)n_rows * KERN_BLOCK_TOKENS)) {
+    if (plan->path->mix == NULL || !all_finite(plan, p, (int64_t)n_rows * KERN_BLOCK_TOKENS)) {
         return false;
     }
     for (int32_t r = 0; r < n_rows; r += call.n_rows) {

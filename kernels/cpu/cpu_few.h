@@ -3,6 +3,9 @@
  * Codes of 1..4 bits whose centroids are multiples of a scale (codebook.h): levels by byte shuffles, queries and
  * weights as 16-bit integers, integer sums.  Codes of 5..8 bits: the centroids themselves, a few
  * positions at a time; those of 5 and 6 bits must come in pairs of either sign.  bf16: fused multiply-add while widening.
+ * Affine codes of 2 and 4 bits, segments of 64 or 128 dims: K by channel, whose scale folds into the query once for every
+ * group of positions, and V by position, whose scale folds into the weight once for every group of channels.  Minima never
+ * meet a code: they leave as sum of q * min and of p * min.
  * The path is chosen by the CPU's features (cpu_isa.h); where there is none, and for other sides, callers decode
  * to f32 (cpu_page.h), which is also the reference that tests hold every path to. */
 #ifndef KERNELS_CPU_CPU_FEW_H
@@ -47,16 +50,17 @@ void cpu_few_plan(const kern_side *side, int32_t head_page_bytes, cpu_isa isa,
 cpu_few_bytes cpu_few_bytes_of(const cpu_few_side *plan, const uint8_t *head_page);
 
 /* s[r][j] = <q[r], K_j> for all 128 positions, rows of s 128 apart.  q [n_rows][head_dim], 1..CPU_FEW_ROWS
- * rows.  Against codes a query is rounded to 2^-15 of its largest value.
+ * rows.  Against codes a query is rounded to 2^-15 of its largest value; against affine codes a query times its scale, to
+ * that of its largest value in the page.
  * ahead: what the caller reads next, fetched into the cache meanwhile; may be empty.
- * false, nothing written: a query is not finite. */
+ * false, nothing written: a query is not finite, or the side is affine by position. */
 bool cpu_few_dot(const kern_side *side, const cpu_few_side *plan, int32_t head_dim,
                  const uint8_t *head_page, cpu_few_bytes ahead, const float *q, float *s,
                  int32_t n_rows);
 
-/* o[r] += sum_j p[r][j] V_j.  Against codes of 1..4 bits a weight times its norm is rounded to 2^-15 of the
- * largest of the page.
- * false, nothing written: a weight is not finite. */
+/* o[r] += sum_j p[r][j] V_j.  Against codes of 1..4 bits a weight times its norm or scale is rounded to 2^-15 of
+ * the largest of the page.
+ * false, nothing written: a weight is not finite, or the side is affine by channel. */
 bool cpu_few_mix(const kern_side *side, const cpu_few_side *plan, int32_t head_dim,
                  const uint8_t *head_page, cpu_few_bytes ahead, const float *p, float *o,
                  int32_t n_rows);

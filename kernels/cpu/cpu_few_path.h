@@ -21,9 +21,9 @@ typedef struct cpu_few_call { /* one pass */
 typedef struct cpu_few_path {
     /* Largest magnitude of x [n], n a multiple of 8; infinity if one is NaN. */
     float (*top)(const float *x, int32_t n);
-    /* s[r][j] = <q[r], K_j>: q [n_rows][head_dim], rows of s KERN_BLOCK_TOKENS apart. */
+    /* s[r][j] = <q[r], K_j>: q [n_rows][head_dim], rows of s KERN_BLOCK_TOKENS apart.  NULL: not of K. */
     void (*dot)(const cpu_few_call *call, const float *q, float *s);
-    /* o[r] += sum_j p[r][j] V_j. */
+    /* o[r] += sum_j p[r][j] V_j.  NULL: not of V. */
     void (*mix)(const cpu_few_call *call, const float *p, float *o);
 } cpu_few_path;
 
@@ -53,8 +53,12 @@ static inline __attribute__((always_inline)) void cpu_few_fetch(cpu_few_fetcher 
 }
 
 #if defined(__x86_64__)
-extern const cpu_few_path cpu_few_avx2;   /* AVX2, FMA, F16C */
-extern const cpu_few_path cpu_few_avx512; /* AVX-512 F, BW, VL, VBMI, VNNI */
+extern const cpu_few_path cpu_few_avx2;          /* AVX2, FMA, F16C */
+extern const cpu_few_path cpu_few_avx512;        /* AVX-512 F, BW, VL, VBMI, VNNI */
+extern const cpu_few_path cpu_few_affine_k_avx2; /* affine by channel */
+extern const cpu_few_path cpu_few_affine_k_avx512;
+extern const cpu_few_path cpu_few_affine_v_avx2; /* affine by position */
+extern const cpu_few_path cpu_few_affine_v_avx512;
 #endif
 
 #endif /* KERNELS_CPU_CPU_FEW_PATH_H */

@@ -33,8 +33,6 @@ typedef struct cpu_attn_scratch {
     double l[CPU_ATTN_ROWS];                    /* sum of exp(logit - m) */
     cpu_few_side few_k;                         /* of the task's head */
     cpu_few_side few_v;
-    bool few_affine_k; /* cpu_few_affine.h reads it */
-    bool few_affine_v;
 } cpu_attn_scratch;
 
 typedef union cpu_scratch {

@@ -1,6 +1,5 @@
 /* The fast paths of decode on affine pages against the plain reference: decode to f32, sums in double. */
-#include "kernels/cpu/cpu_few_affine.h"
-
+#include "kernels/cpu/cpu_few.h"
 #include "kernels/cpu/cpu_page.h"
 #include "tests/support/page_fixture.h"
 #include "tests/support/parity.h"
@@ -70,8 +69,9 @@ static double widest_product(const page *p, const float *q)
     return most;
 }
 
-static void check_dot(const page *p, int32_t n_rows)
+static void check_dot(const page *p, const cpu_few_side *plan, int32_t n_rows)
 {
+    const cpu_few_bytes all = cpu_few_bytes_of(plan, p->bytes);
     const int32_t dim = p->fx.format.head_dim;
     float *q = parity_normals(80, (int64_t)n_rows * dim, 0.088);
     float *s = parity_guarded((int64_t)n_rows * KEYS);
@@ -79,7 +79,7 @@ static void check_dot(const page *p, int32_t n_rows)
     for (int32_t r = 0; r < n_rows; r++) {
         widest[r] = widest_product(p, q + (int64_t)r * dim);
     }
-    assert_true(cpu_few_affine_dot(&p->fx.format.k, dim, p->bytes, q, s, n_rows));
+    assert_true(cpu_few_dot(&p->fx.format.k, plan, dim, p->bytes, all, q, s, n_rows));
     for (int32_t i = 0; i < n_rows * KEYS; i++) {
         const float *x = q + (int64_t)(i / KEYS) * dim;
         const float *k = p->values[0] + (int64_t)(i % KEYS) * dim;
@@ -99,8 +99,9 @@ static void check_dot(const page *p, int32_t n_rows)
     parity_guarded_free(s);
 }
 
-static void check_mix(const page *p, int32_t n_rows)
+static void check_mix(const page *p, const cpu_few_side *plan, int32_t n_rows)
 {
+    const cpu_few_bytes all = cpu_few_bytes_of(plan, p->bytes);
     const int32_t dim = p->fx.format.head_dim;
     float *w = parity_normals(81, (int64_t)n_rows * KEYS, 1.0);
     float *o = parity_guarded((int64_t)n_rows * dim);
@@ -110,7 +111,7 @@ static void check_mix(const page *p, int32_t n_rows)
     for (int32_t i = 0; i < n_rows * dim; i++) {
         o[i] = 1.0f;
     }
-    assert_true(cpu_few_affine_mix(&p->fx.format.v, dim, p->bytes, w, o, n_rows));
+    assert_true(cpu_few_mix(&p->fx.format.v, plan, dim, p->bytes, all, w, o, n_rows));
     for (int32_t i = 0; i < n_rows * dim; i++) {
         double want = 1.0;
         for (int32_t j = 0; j < KEYS; j++) {
@@ -125,18 +126,27 @@ static void check_mix(const page *p, int32_t n_rows)
 
 static bool fast_path_is_here(void)
 {
-    static const kern_side none = {.n_segments = 0};
-    return cpu_few_affine_reads_k(&none);
+    return cpu_isa_of_machine() > CPU_ISA_PLAIN;
+}
+
+static bool is_read(const page_fixture *fx, const kern_side *side, cpu_isa isa, cpu_few_side *plan)
+{
+    cpu_few_plan(side, fx->format.head_page_bytes, isa, plan);
+    return plan->usable;
 }
 
 static void check_rows(page *p)
 {
     static const int32_t rows[] = {1, 2, 3, 4, 7, 16};
-    assert_true(cpu_few_affine_reads_k(&p->fx.format.k));
-    assert_true(cpu_few_affine_reads_v(&p->fx.format.v));
-    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
-        check_dot(p, rows[i]);
-        check_mix(p, rows[i]);
+    cpu_few_side k;
+    cpu_few_side v;
+    for (cpu_isa isa = CPU_ISA_AVX2; isa <= cpu_isa_of_machine(); isa++) {
+        assert_true(is_read(&p->fx, &p->fx.format.k, isa, &k));
+        assert_true(is_read(&p->fx, &p->fx.format.v, isa, &v));
+        for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+            check_dot(p, &k, rows[i]);
+            check_mix(p, &v, rows[i]);
+        }
     }
     page_close(p);
 }
@@ -173,32 +183,89 @@ static void what_it_cannot_do_is_left_to_the_reference(void **state)
 {
     (void)state;
     static const int32_t unread[][2] = {
-        {PAGE_AFFINE(2, 32), PAGE_AFFINE(8, 32)}, {4, PAGE_AFFINE(2, 32)}, {16, 16}};
+        {PAGE_AFFINE(2, 32), PAGE_AFFINE(8, 32)}, {4, PAGE_AFFINE(2, 32)}, {PAGE_AFFINE(2, 32), 4}};
+    cpu_few_side plan;
     for (size_t i = 0; i < sizeof unread / sizeof unread[0]; i++) {
         page_fixture fx;
         page_fixture_init(&fx, 128, 2, unread[i], unread[i], false, 1);
-        assert_false(cpu_few_affine_reads_k(&fx.format.k));
-        assert_false(cpu_few_affine_reads_v(&fx.format.v));
+        for (cpu_isa isa = CPU_ISA_PLAIN; isa <= cpu_isa_of_machine(); isa++) {
+            assert_false(is_read(&fx, &fx.format.k, isa, &plan));
+            assert_false(is_read(&fx, &fx.format.v, isa, &plan));
+        }
     }
+}
+
+static void not_by_the_wrong_side_and_not_what_is_not_finite(void **state)
+{
+    (void)state;
+    static const float odd[] = {NAN, INFINITY, -INFINITY};
+    static const cpu_few_bytes nothing = {NULL, NULL};
+    const int32_t bits = PAGE_AFFINE(2, 32);
     if (!fast_path_is_here()) {
         skip();
     }
-    const int32_t bits = PAGE_AFFINE(2, 32);
     page *p = page_open(64, 1, &bits, &bits);
-    assert_false(cpu_few_affine_reads_v(&p->fx.format.k)); /* by channel */
-    assert_false(cpu_few_affine_reads_k(&p->fx.format.v));
-    static const float odd[] = {NAN, INFINITY, -INFINITY};
-    for (size_t i = 0; i < sizeof odd / sizeof odd[0]; i++) {
+    const kern_side *sides[] = {&p->fx.format.k, &p->fx.format.v};
+    for (cpu_isa isa = CPU_ISA_AVX2; isa <= cpu_isa_of_machine(); isa++) {
         float x[2 * KEYS] = {0};
         float out[2 * KEYS] = {0};
-        x[KEYS - 1] = odd[i];
-        assert_false(cpu_few_affine_dot(&p->fx.format.k, 64, p->bytes, x, out, 2));
-        assert_false(cpu_few_affine_mix(&p->fx.format.v, 64, p->bytes, x, out, 1));
+        cpu_few_side plan[2];
+        assert_true(is_read(&p->fx, sides[0], isa, &plan[0]));
+        assert_true(is_read(&p->fx, sides[1], isa, &plan[1]));
+        assert_false(cpu_few_dot(sides[1], &plan[1], 64, p->bytes, nothing, x, out, 1));
+        assert_false(cpu_few_mix(sides[0], &plan[0], 64, p->bytes, nothing, x, out, 1));
+        for (size_t i = 0; i < sizeof odd / sizeof odd[0]; i++) {
+            x[KEYS - 1] = odd[i];
+            assert_false(cpu_few_dot(sides[0], &plan[0], 64, p->bytes, nothing, x, out, 2));
+            assert_false(cpu_few_mix(sides[1], &plan[1], 64, p->bytes, nothing, x, out, 1));
+        }
         for (int32_t j = 0; j < 2 * KEYS; j++) {
             assert_true(out[j] == 0.0f);
         }
     }
     page_close(p);
+}
+
+/* Channels and positions that never change have scale 0; with all of them so, nothing sets a step. */
+static void constants_are_read_as_they_are(void **state)
+{
+    (void)state;
+    const int32_t bits = PAGE_AFFINE(2, 32);
+    if (!fast_path_is_here()) {
+        skip();
+    }
+    for (int i = 0; i < 2; i++) {
+        page *p = page_open(128, 1, &bits, &bits);
+        const float value = i == 0 ? 3e4f : 0.0f;
+        uint16_t *rows = parity_memory((int64_t)KEYS * 128, sizeof *rows);
+        for (int32_t at = 0; at < KEYS * 128; at++) {
+            rows[at] = base_bf16_from_f32(value);
+            p->values[0][at] = p->values[1][at] = base_f32_from_bf16(rows[at]);
+        }
+        cpu_side_encode(&p->fx.format.k, 128, rows, p->bytes);
+        cpu_side_encode(&p->fx.format.v, 128, rows, p->bytes);
+        for (cpu_isa isa = CPU_ISA_AVX2; isa <= cpu_isa_of_machine(); isa++) {
+            cpu_few_side plan;
+            float x[KEYS];
+            float s[KEYS];
+            float o[KEYS] = {0};
+            for (int32_t j = 0; j < KEYS; j++) {
+                x[j] = 1e4f;
+            }
+            const cpu_few_bytes nothing = {NULL, NULL};
+            const double want = 128.0 * 1e4 * (double)p->values[0][0];
+            assert_true(is_read(&p->fx, &p->fx.format.k, isa, &plan));
+            assert_true(cpu_few_dot(&p->fx.format.k, &plan, 128, p->bytes, nothing, x, s, 1));
+            assert_true(is_read(&p->fx, &p->fx.format.v, isa, &plan));
+            assert_true(cpu_few_mix(&p->fx.format.v, &plan, 128, p->bytes, nothing, x, o, 1));
+            for (int32_t j = 0; j < KEYS; j++) {
+                parity_near((double)s[j], want, 1e-6 * want, "s", j);
+                parity_near((double)o[j], want, 1e-6 * want, "o", j);
+            }
+        }
+        free(rows);
+        page_close(p);
+    }
 }
 
 int main(void)
@@ -207,6 +274,8 @@ int main(void)
         cmocka_unit_test(every_width_and_group_agrees_with_the_reference),
         cmocka_unit_test(segments_of_several_widths_agree_with_the_reference),
         cmocka_unit_test(what_it_cannot_do_is_left_to_the_reference),
+        cmocka_unit_test(not_by_the_wrong_side_and_not_what_is_not_finite),
+        cmocka_unit_test(constants_are_read_as_they_are),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
