@@ -1,7 +1,7 @@
 /* One side of one head page in cache, processor time of one thread, the least of many runs:
  *   bench_page
- * One JSON line a width: the page writer and decode attention with 4 query rows, in plain C and with this machine's
- * best path. */
+ * One JSON line a policy: the writer of K, and decode attention with 4 query rows, K's dot and V's mix, in plain C and
+ * with this machine's best path.  Affine sides have one writer. */
 #include "base/alloc.h"
 #include "base/half.h"
 #include "base/random.h"
@@ -12,7 +12,6 @@
 #include "kvshard/format.h"
 
 #include <stdio.h>
-#include <string.h>
 #include <time.h>
 
 #define KEYS KERN_BLOCK_TOKENS
@@ -39,7 +38,7 @@ static double now_us(void)
         }                                         \
     } while (0)
 
-static int bench(int bits, const uint16_t *rows)
+static int bench(const char *text, const uint16_t *rows)
 {
     static uint8_t page[KEYS * DIM * 4];
     static float values[KEYS * DIM];
@@ -48,52 +47,62 @@ static int bench(int bits, const uint16_t *rows)
     static float o[ROWS * DIM];
     const cpu_few_bytes nothing = {NULL, NULL};
     const kv_shape shape = {1, 1, DIM};
-    char text[32];
     kv_policy policy;
     kv_format *format = NULL;
     double write_plain, write_fast, dot_plain, dot_fast, mix_plain, mix_fast;
-    cpu_few_side plan;
+    cpu_few_side k_plan, v_plan;
 
-    (void)snprintf(text, sizeof text, "tq:k=%d,v=%d", bits, bits);
     if (kv_policy_parse(text, &policy) != BASE_OK ||
         kv_format_create(&policy, &shape, &base_heap, &format) != BASE_OK) {
         fprintf(stderr, "bench_page: %s\n", base_last_error());
         return 1;
     }
     const int32_t bytes = format->heads->head_page_bytes;
-    const kern_side *side = &format->heads->k;
-    const kern_segment *g = &side->segments[0];
-    LEAST(write_plain, cpu_codes_encode(g, rows, DIM, CPU_ISA_PLAIN, page));
-    LEAST(write_fast, cpu_codes_encode(g, rows, DIM, cpu_isa_of_machine(), page));
+    const kern_side *k = &format->heads->k;
+    const kern_side *v = &format->heads->v;
+    cpu_side_encode(v, DIM, rows, page);
+    if (kern_segment_is_affine(&k->segments[0])) {
+        LEAST(write_plain, cpu_side_encode(k, DIM, rows, page));
+        write_fast = write_plain;
+    } else {
+        LEAST(write_plain, cpu_codes_encode(&k->segments[0], rows, DIM, CPU_ISA_PLAIN, page));
+        LEAST(write_fast, cpu_codes_encode(&k->segments[0], rows, DIM, cpu_isa_of_machine(), page));
+    }
     for (int i = 0; i < ROWS * DIM; i++) {
         q[i] = base_f32_from_bf16(rows[i]);
         s[i] = 0.01f;
     }
-    LEAST(dot_plain, cpu_side_decode(side, DIM, page, bytes, values);
+    LEAST(dot_plain, cpu_side_decode(k, DIM, page, bytes, values);
           cpu_rows_dot(q, values, s, ROWS, KEYS, DIM));
-    LEAST(mix_plain, cpu_side_decode(side, DIM, page, bytes, values);
+    LEAST(mix_plain, cpu_side_decode(v, DIM, page, bytes, values);
           cpu_rows_mix(s, values, o, ROWS, KEYS, DIM));
-    cpu_few_plan(side, bytes, cpu_isa_of_machine(), &plan);
-    bool done = plan.usable;
-    LEAST(dot_fast, done = done && cpu_few_dot(side, &plan, DIM, page, nothing, q, s, ROWS));
-    LEAST(mix_fast, done = done && cpu_few_mix(side, &plan, DIM, page, nothing, s, o, ROWS));
-    printf("{\"bits\": %d, \"path\": \"%s\", \"write_us\": [%.1f, %.1f], \"dot_us\": [%.2f, %.2f], "
-           "\"mix_us\": [%.2f, %.2f]}\n",
-           bits, done ? cpu_isa_name(cpu_isa_of_machine()) : "none", write_plain, write_fast,
-           dot_plain, dot_fast, mix_plain, mix_fast);
+    cpu_few_plan(k, bytes, cpu_isa_of_machine(), &k_plan);
+    cpu_few_plan(v, bytes, cpu_isa_of_machine(), &v_plan);
+    bool done = k_plan.usable && v_plan.usable;
+    LEAST(dot_fast, done = done && cpu_few_dot(k, &k_plan, DIM, page, nothing, q, s, ROWS));
+    LEAST(mix_fast, done = done && cpu_few_mix(v, &v_plan, DIM, page, nothing, s, o, ROWS));
+    printf(
+        "{\"kv\": \"%s\", \"path\": \"%s\", \"write_us\": [%.1f, %.1f], \"dot_us\": [%.2f, %.2f], "
+        "\"mix_us\": [%.2f, %.2f]}\n",
+        text, done ? cpu_isa_name(cpu_isa_of_machine()) : "none", write_plain, write_fast,
+        dot_plain, dot_fast, mix_plain, mix_fast);
     kv_format_destroy(format);
     return 0;
 }
 
 int main(void)
 {
+    static const char *const policies[] = {
+        "tq:k=2,v=2",        "tq:k=3,v=3",        "tq:k=4,v=4",         "tq:k=5,v=5",
+        "tq:k=6,v=6",        "tq:k=7,v=7",        "tq:k=8,v=8",         "kivi:k=2,v=2,g=32",
+        "kivi:k=4,v=4,g=32", "kivi:k=8,v=8,g=32", "kivi:k=2,v=2,g=128", "kivi:k=4,v=4,g=128"};
     static uint16_t rows[KEYS * DIM];
     int failed = 0;
     for (int i = 0; i < KEYS * DIM; i++) {
         rows[i] = base_bf16_from_f32((float)base_random_normal(1, 1, (uint64_t)i));
     }
-    for (int bits = 2; bits <= 8 && !failed; bits++) {
-        failed = bench(bits, rows);
+    for (size_t i = 0; i < sizeof policies / sizeof policies[0] && !failed; i++) {
+        failed = bench(policies[i], rows);
     }
     return failed;
 }
