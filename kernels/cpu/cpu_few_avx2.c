@@ -31,6 +31,7 @@ ISA static float top_of(const float *x, int32_t n)
     __m256i top = _mm256_setzero_si256(); /* magnitudes sort like integers, NaN above infinity */
     uint32_t lanes[LANES];
     uint32_t most = 0;
+#pragma GCC unroll 4
     for (int32_t i = 0; i < n; i += LANES) {
         top = _mm256_max_epu32(top, _mm256_and_si256(load_i(x + i), magnitude));
     }
