@@ -7,7 +7,17 @@
 #include <string.h>
 
 #define MAX_LEVEL 255 /* in halves */
-#define WORD      8   /* bytes of one load of codes */
+#define LOAD      16  /* bytes: at most so many are read beyond codes */
+
+/* From levels[0][code] to those of all four bits. */
+static void spread_levels(int32_t bits, cpu_few_segment *out)
+{
+    for (int32_t k = 3; k >= 0; k--) {
+        for (int32_t i = 0; i < 16; i++) {
+            out->levels[k][i] = out->levels[0][(i >> (k * bits)) & ((1 << bits) - 1)];
+        }
+    }
+}
 
 /* The least number of halves that the outermost centroid can stand for, so that all centroids are whole
  * numbers of halves, all odd or all even; code 0 has level 0. */
@@ -30,17 +40,18 @@ static bool find_levels(const kern_segment *g, cpu_few_segment *out)
                 twice > 2 * UINT8_MAX) {
                 break;
             }
-            out->levels[i] = (uint8_t)(twice / 2);
+            out->levels[0][i] = (uint8_t)(twice / 2);
         }
         if (i == n) {
             out->scale = scale;
+            spread_levels(g->bits, out);
             return true;
         }
     }
     return false;
 }
 
-static bool find_halves(const kern_segment *g, cpu_few_segment *out)
+static bool find_planes(const kern_segment *g, cpu_few_segment *out)
 {
     const int32_t n = g->bits <= 6 ? 1 << (g->bits - 1) : 0; /* wider codes need none */
     for (int32_t i = 0; i < n; i++) {
@@ -48,8 +59,9 @@ static bool find_halves(const kern_segment *g, cpu_few_segment *out)
         if (base_f32_bits(g->centroids[n - 1 - i]) != (bits ^ 0x80000000u)) {
             return false;
         }
-        out->halves[0][i] = (uint16_t)bits;
-        out->halves[1][i] = (uint16_t)(bits >> 16);
+        for (int k = 0; k < 4; k++) {
+            out->planes[k][i] = (uint8_t)(bits >> (8 * k));
+        }
     }
     return true;
 }
@@ -102,21 +114,20 @@ void cpu_few_plan(const kern_side *side, int32_t head_page_bytes, cpu_isa isa,
     }
     for (int32_t i = 0; i < side->n_segments; i++) {
         const kern_segment *g = &side->segments[i];
-        const int64_t end =
-            g->codes_offset + (int64_t)KERN_BLOCK_TOKENS * g->n_dims / 8 * g->bits + WORD;
+        const int32_t end = g->codes_offset + KERN_BLOCK_TOKENS * g->n_dims / 8 * g->bits;
         if (g->n_dims % 16 != 0 || kern_segment_is_affine(g)) {
             return;
         }
         plan_out->begin = g->codes_offset < plan_out->begin ? g->codes_offset : plan_out->begin;
-        plan_out->end = end - WORD > plan_out->end ? (int32_t)(end - WORD) : plan_out->end;
+        plan_out->end = end > plan_out->end ? end : plan_out->end;
         if (g->bits == 16) {
             continue;
         }
         const int32_t norms_end = g->norms_offset + KERN_BLOCK_TOKENS * (int32_t)sizeof(uint16_t);
         plan_out->end = norms_end > plan_out->end ? norms_end : plan_out->end;
         cpu_few_segment *plan = &plan_out->segments[i];
-        if (end > head_page_bytes ||
-            !(g->bits <= CPU_FEW_LEVELS ? find_levels(g, plan) : find_halves(g, plan))) {
+        if (end + LOAD > head_page_bytes ||
+            !(g->bits <= CPU_FEW_LEVELS ? find_levels(g, plan) : find_planes(g, plan))) {
             return;
         }
     }

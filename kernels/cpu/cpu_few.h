@@ -1,8 +1,8 @@
 /* kernels/cpu/cpu_few.h - a page against few query rows (decode), without K or V ever written as f32.
  *
  * Codes of 1..4 bits whose centroids are multiples of a scale (codebook.h): levels by byte shuffles, queries and
- * weights as 16-bit integers, integer sums.  Codes of 5..8 bits: the centroids themselves, a few
- * positions at a time; those of 5 and 6 bits must come in pairs of either sign.  bf16: fused multiply-add while widening.
+ * weights as 16-bit integers, integer sums.  Codes of 5..8 bits: the centroids themselves; those of 5 and 6 bits
+ * must come in pairs of either sign.  bf16: fused multiply-add while widening.
  * Affine codes of 2 and 4 bits, segments of 64 or 128 dims: K by channel, whose scale folds into the query once for every
  * group of positions, and V by position, whose scale folds into the weight once for every group of channels.  Minima never
  * meet a code: they leave as sum of q * min and of p * min.
@@ -21,12 +21,13 @@
 #define CPU_FEW_LEVELS 4  /* bits up to which codes are integer levels */
 
 typedef struct cpu_few_segment {
-    /* Up to CPU_FEW_LEVELS bits: centroid = scale * (2 * level - bias), level 0 for code 0. */
-    uint8_t levels[16];
+    /* Up to CPU_FEW_LEVELS bits: centroid = scale * (2 * level - bias), level 0 for code 0.  levels[k][i]: of the k-th
+     * code in the four bits i, as many as these hold. */
+    uint8_t levels[4][16];
     int32_t bias;
     float scale;
-    /* 5 and 6 bits: the low and the high half of the bits of centroids that are not negative, ascending. */
-    uint16_t halves[2][32];
+    /* 5 and 6 bits: byte k of the centroids that are not negative, ascending, little-endian. */
+    uint8_t planes[4][32];
 } cpu_few_segment;
 
 typedef struct cpu_few_bytes {

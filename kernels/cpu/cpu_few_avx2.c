@@ -1,29 +1,21 @@
-/* Both products go 16 dims at a time.  A group of 8 bf16 or f32 values fills a register, 16 levels of 16 bits too.
+/* A group of 8 bf16 or f32 values fills a register, 16 levels of 16 bits too.
  *
- * dot  Segment after segment, 32 keys at a time: eight sums of (key, row) in registers, then times the key's norm
- *      into a buffer of vectors, whose lanes are summed when all segments have been added.
+ * dot  Segment after segment, all keys of each.  Codes: cpu_few_keys.inc.  bf16: eight sums of (key, row) in
+ *      registers, their lanes summed for 32 keys at a time.
  * mix  Segments have dims of their own: sums over keys of 16 dims and up to four rows stay in registers. */
-#include "kernels/cpu/cpu_few_path.h"
-
 #if defined(__x86_64__)
 
-#include <immintrin.h>
+#include "kernels/cpu/cpu_few_ops_avx2.h"
+
 #include <math.h>
 #include <string.h>
 
 #define KEYS      KERN_BLOCK_TOKENS
-#define LANES     8
 #define SUMS      8  /* in flight: rows times keys of a dot product */
-#define CHUNK     32 /* keys of a dot product whose sums are kept */
+#define CHUNK     32 /* keys of a dot product whose lanes are summed together */
 #define SLICE     16 /* keys whose wide codes are values at a time */
+#define UNROLLED  8  /* keys of a turn over codes */
 #define MIX_TURNS (KEYS / SLICE)
-#define ISA       __attribute__((target("avx2,fma,f16c")))
-#define INLINE    static inline __attribute__((always_inline)) ISA
-
-INLINE __m256i load_i(const void *p)
-{
-    return _mm256_loadu_si256((const __m256i *)p);
-}
 
 ISA static float top_of(const float *x, int32_t n)
 {
@@ -69,65 +61,16 @@ INLINE int32_t round_row(const float *x, int32_t n, float factor, int16_t *out)
     return lanes[0] + lanes[1] + lanes[2] + lanes[3] + lanes[4] + lanes[5] + lanes[6] + lanes[7];
 }
 
-/* The norms of n keys from j on, times factor; n a multiple of 8. */
-INLINE void load_norms(const kern_segment *g, const uint8_t *head_page, int32_t j, int32_t n,
-                       float factor, float *out)
-{
-    for (int32_t i = 0; i < n; i += LANES) {
-        const uint8_t *p = head_page + g->norms_offset + 2 * (j + i);
-        const __m256 x = _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(const void *)p));
-        _mm256_storeu_ps(out + i, _mm256_mul_ps(x, _mm256_set1_ps(factor)));
-    }
-}
-
-/* How 16 codes of 1..4 bits, 2 b bytes, become 16 levels in 16-bit lanes. */
-typedef struct unpacker {
-    __m256i bytes;  /* the two bytes that hold code i */
-    __m256i shift;  /* times a power of two: the code's top bit becomes the lane's */
-    __m256i levels; /* level 0 is 0: so is the lane's high byte */
-} unpacker;
-
-INLINE unpacker unpacker_of(const cpu_few_segment *plan, int bits)
-{
-    uint8_t bytes[32];
-    uint16_t shift[16];
-    unpacker u;
-    for (int i = 0; i < 16; i++) {
-        bytes[2 * i] = (uint8_t)(bits * i / 8);
-        bytes[2 * i + 1] = (uint8_t)(bits * i / 8 + 1);
-        shift[i] = (uint16_t)(1u << (16 - bits - bits * i % 8));
-    }
-    memcpy(&u.bytes, bytes, sizeof bytes);
-    memcpy(&u.shift, shift, sizeof shift);
-    u.levels =
-        _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *)(const void *)plan->levels));
-    return u;
-}
-
-INLINE __m256i unpack(const unpacker *u, const uint8_t *p, int bits)
-{
-    int64_t word;
-    memcpy(&word, p, sizeof word);
-    const __m256i pairs = _mm256_shuffle_epi8(_mm256_set1_epi64x(word), u->bytes);
-    const __m256i codes = _mm256_srli_epi16(_mm256_mullo_epi16(pairs, u->shift), 16 - bits);
-    return _mm256_shuffle_epi8(u->levels, codes);
-}
-
 /* How 16 codes of 5 or 6 bits become centroids.  A byte shuffle looks up eight 16-bit entries; the index counts down by
  * one table a step and looks up 0 once it is negative, so entries are kept as differences (xor) to those of the
  * table before, and what all steps give adds up to the entry. */
 typedef struct expander {
-    __m256i bytes; /* as in unpacker, eight codes to a half of the register */
-    __m256i shift;
+    __m256i bytes; /* the two bytes that hold code i, eight codes to a half of the register */
+    __m256i shift; /* times a power of two: the code's top bit becomes the lane's */
     __m256i tables[2][4]; /* low and high halves of centroids */
 } expander;
 
 #define N_TABLES(bits) (1 << ((bits)-4))
-
-INLINE __m256i twice_128(const void *p)
-{
-    return _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *)p));
-}
 
 INLINE expander expander_of(const cpu_few_segment *plan, int bits)
 {
@@ -143,7 +86,10 @@ INLINE expander expander_of(const cpu_few_segment *plan, int bits)
     memcpy(&e.shift, shift, sizeof shift);
     for (int half = 0; half < 2; half++) {
         for (int k = 0; k < N_TABLES(bits); k++) {
-            e.tables[half][k] = twice_128(plan->halves[half] + 8 * k);
+            const __m256i low = twice_128(plan->planes[2 * half] + k / 2 * 16);
+            const __m256i high = twice_128(plan->planes[2 * half + 1] + k / 2 * 16);
+            e.tables[half][k] =
+                k % 2 == 0 ? _mm256_unpacklo_epi8(low, high) : _mm256_unpackhi_epi8(low, high);
         }
         for (int k = N_TABLES(bits) - 1; k > 0; k--) {
             e.tables[half][k] = _mm256_xor_si256(e.tables[half][k], e.tables[half][k - 1]);
@@ -224,20 +170,21 @@ INLINE __m256 odd_of(__m256i x)
     return _mm256_castsi256_ps(_mm256_and_si256(x, _mm256_set1_epi32((int32_t)0xffff0000)));
 }
 
-typedef struct queries { /* of one pass, in steps of their row */
-    _Alignas(32) int16_t whole[CPU_FEW_PASS][KERN_MAX_HEAD_DIM];
+typedef struct queries {                                /* of one pass, in steps of their row */
+    int32_t pairs[CPU_FEW_PASS][KERN_MAX_HEAD_DIM / 2]; /* of dims, as pair_up says */
     _Alignas(32) float real[CPU_FEW_PASS]
                            [KERN_MAX_HEAD_DIM]; /* bf16 segments: even, then odd dims of 16 */
-    int32_t half_bias[CPU_FEW_PASS][KERN_MAX_SEGMENTS]; /* half of bias * sum of whole */
+    int32_t half_bias[CPU_FEW_PASS][KERN_MAX_SEGMENTS]; /* half of bias * sum of whole numbers */
     float step[CPU_FEW_PASS];
     _Alignas(32) float sums[CHUNK * CPU_FEW_PASS][LANES]; /* [key][row] */
-    float norms[CHUNK];
-    _Alignas(32) float values[SLICE * KERN_MAX_HEAD_DIM];
 } queries;
+
+#include "kernels/cpu/cpu_few_keys.inc"
 
 INLINE void load_queries(const cpu_few_call *call, const float *q, queries *x, const int n)
 {
     const __m256i evens = _mm256_setr_epi32(0, 2, 4, 6, 0, 2, 4, 6);
+    int16_t whole[KERN_MAX_HEAD_DIM];
     for (int r = 0; r < n; r++) {
         const float *row = q + (int64_t)r * call->head_dim;
         x->step[r] = step_of(top_of(row, call->head_dim));
@@ -246,14 +193,14 @@ INLINE void load_queries(const cpu_few_call *call, const float *q, queries *x, c
             const kern_segment *g = &call->side->segments[i];
             const int32_t d = g->first_dim;
             if (g->bits <= CPU_FEW_LEVELS) {
-                const int32_t sum = round_row(row + d, g->n_dims, factor, x->whole[r] + d);
+                const int32_t sum = round_row(row + d, g->n_dims, factor, whole);
                 x->half_bias[r][i] = sum * call->plan->segments[i].bias / 2;
+                pair_up(whole, g->n_dims, x->pairs[r] + d / 2);
                 continue;
             }
             for (int32_t k = d; k < d + g->n_dims; k += 2 * LANES) {
-                const __m256 f = _mm256_set1_ps(factor);
-                __m256 a = _mm256_mul_ps(_mm256_loadu_ps(row + k), f);
-                __m256 b = _mm256_mul_ps(_mm256_loadu_ps(row + k + LANES), f);
+                __m256 a = times(_mm256_loadu_ps(row + k), factor);
+                __m256 b = times(_mm256_loadu_ps(row + k + LANES), factor);
                 if (g->bits == 16) {
                     const __m256 a_split = _mm256_permutevar8x32_ps(a, evens);
                     const __m256 b_split = _mm256_permutevar8x32_ps(b, evens);
@@ -267,113 +214,6 @@ INLINE void load_queries(const cpu_few_call *call, const float *q, queries *x, c
                 _mm256_store_ps(x->real[r] + k + LANES, b);
             }
         }
-    }
-}
-
-/* Eight finished sums of (key, row) from key k of the chunk on, times the keys' norms. */
-INLINE void keep(queries *x, int32_t k, const __m256 *sums, bool norms, bool add, const int n)
-{
-    for (int i = 0; i < SUMS; i++) {
-        float *at = x->sums[k * n + i];
-        const __m256 norm = norms ? _mm256_set1_ps(x->norms[k + i / n]) : _mm256_set1_ps(1.0f);
-        const __m256 v =
-            add ? _mm256_fmadd_ps(sums[i], norm, _mm256_load_ps(at)) : _mm256_mul_ps(sums[i], norm);
-        _mm256_store_ps(at, v);
-    }
-}
-
-INLINE void dot_codes(const cpu_few_call *call, int32_t segment, queries *x, int32_t j0,
-                      cpu_few_fetcher *f, const int n, const int bits)
-{
-    const kern_segment *g = &call->side->segments[segment];
-    const int keys = SUMS / n;
-    const int32_t row_bytes = g->n_dims / 8 * bits;
-    const unpacker u = unpacker_of(&call->plan->segments[segment], bits);
-    const uint8_t *codes = call->head_page + g->codes_offset + (int64_t)j0 * row_bytes;
-
-    load_norms(g, call->head_page, j0, CHUNK, 2.0f * call->plan->segments[segment].scale, x->norms);
-    for (int32_t j = 0; j < CHUNK; j += keys, codes += keys * row_bytes) {
-        const uint8_t *p = codes;
-        __m256i acc[SUMS];
-        __m256 sums[SUMS];
-        for (int i = 0; i < SUMS; i++) {
-            acc[i] = _mm256_zextsi128_si256(_mm_cvtsi32_si128(-x->half_bias[i % n][segment]));
-        }
-        cpu_few_fetch(f);
-        for (int32_t d = g->first_dim; d < g->first_dim + g->n_dims; d += 16, p += 2 * bits) {
-            for (int k = 0; k < keys; k++) {
-                const __m256i v = unpack(&u, p + k * row_bytes, bits);
-                for (int r = 0; r < n; r++) {
-                    const __m256i y = load_i(x->whole[r] + d);
-                    acc[k * n + r] = _mm256_add_epi32(acc[k * n + r], _mm256_madd_epi16(v, y));
-                }
-            }
-        }
-        for (int i = 0; i < SUMS; i++) {
-            sums[i] = _mm256_cvtepi32_ps(acc[i]);
-        }
-        keep(x, j, sums, true, segment > 0, n);
-    }
-}
-
-INLINE void dot_values(const cpu_few_call *call, int32_t segment, queries *x, int32_t j0,
-                       cpu_few_fetcher *f, const int n)
-{
-    const kern_segment *g = &call->side->segments[segment];
-    const int keys = SUMS / n;
-
-    load_norms(g, call->head_page, j0, CHUNK, 1.0f, x->norms);
-    for (int32_t j = 0; j < CHUNK; j += keys) {
-        const float *v = x->values + (int64_t)(j % SLICE) * g->n_dims;
-        __m256 sums[SUMS];
-        if (j % SLICE == 0) {
-            expand_rows(call, segment, j0 + j, x->values);
-        }
-        for (int i = 0; i < SUMS; i++) {
-            sums[i] = _mm256_setzero_ps();
-        }
-        cpu_few_fetch(f);
-        for (int32_t d = 0; d < g->n_dims; d += LANES) {
-            for (int k = 0; k < keys; k++) {
-                const __m256 a = _mm256_loadu_ps(v + k * g->n_dims + d);
-                for (int r = 0; r < n; r++) {
-                    const __m256 y = _mm256_load_ps(x->real[r] + g->first_dim + d);
-                    sums[k * n + r] = _mm256_fmadd_ps(a, y, sums[k * n + r]);
-                }
-            }
-        }
-        keep(x, j, sums, true, segment > 0, n);
-    }
-}
-
-INLINE void dot_bf16(const cpu_few_call *call, int32_t segment, queries *x, int32_t j0,
-                     cpu_few_fetcher *f, const int n)
-{
-    const kern_segment *g = &call->side->segments[segment];
-    const int keys = SUMS / n;
-    const int32_t row_bytes = 2 * g->n_dims;
-    const uint8_t *p = call->head_page + g->codes_offset + (int64_t)j0 * row_bytes;
-
-    for (int32_t j = 0; j < CHUNK; j += keys, p += keys * row_bytes) {
-        __m256 sums[SUMS];
-        for (int i = 0; i < SUMS; i++) {
-            sums[i] = _mm256_setzero_ps();
-        }
-        cpu_few_fetch(f);
-        for (int32_t d = 0; d < g->n_dims; d += 2 * LANES) {
-            for (int k = 0; k < keys; k++) {
-                const __m256i v = load_i(p + k * row_bytes + 2 * d);
-                const __m256 a = even_of(v);
-                const __m256 b = odd_of(v);
-                for (int r = 0; r < n; r++) {
-                    const float *y = x->real[r] + g->first_dim + d;
-                    sums[k * n + r] = _mm256_fmadd_ps(a, _mm256_load_ps(y), sums[k * n + r]);
-                    sums[k * n + r] =
-                        _mm256_fmadd_ps(b, _mm256_load_ps(y + LANES), sums[k * n + r]);
-                }
-            }
-        }
-        keep(x, j, sums, false, segment > 0, n);
     }
 }
 
@@ -395,13 +235,49 @@ INLINE __m256 lane_sums(const float *v, int32_t stride)
     return _mm256_add_ps(_mm256_permute2f128_ps(x, y, 0x20), _mm256_permute2f128_ps(x, y, 0x31));
 }
 
-/* The chunk's sums to the rows of s. */
-INLINE void put_chunk(const queries *x, float *s, const int n)
+/* A chunk's sums to the rows of s. */
+INLINE void put_chunk(const queries *x, float *s, bool add, const int n)
 {
     for (int r = 0; r < n; r++) {
         for (int32_t k = 0; k < CHUNK; k += LANES) {
             const __m256 sums = lane_sums(x->sums[k * n + r], n * LANES);
-            _mm256_storeu_ps(s + r * KEYS + k, _mm256_mul_ps(sums, _mm256_set1_ps(x->step[r])));
+            put(s + r * KEYS + k, sums, real_to_all(x->step[r]), add);
+        }
+    }
+}
+
+INLINE void dot_bf16(const cpu_few_call *call, int32_t segment, queries *x, float *s,
+                     cpu_few_fetcher *f, const int n)
+{
+    const kern_segment *g = &call->side->segments[segment];
+    const int keys = SUMS / n;
+    const int32_t row_bytes = 2 * g->n_dims;
+    const uint8_t *p = call->head_page + g->codes_offset;
+
+    for (int32_t j = 0; j < KEYS; j += keys, p += keys * row_bytes) {
+        __m256 sums[SUMS];
+        for (int i = 0; i < SUMS; i++) {
+            sums[i] = _mm256_setzero_ps();
+        }
+        cpu_few_fetch(f);
+        for (int32_t d = 0; d < g->n_dims; d += 2 * LANES) {
+            for (int k = 0; k < keys; k++) {
+                const __m256i v = load_i(p + k * row_bytes + 2 * d);
+                const __m256 a = even_of(v);
+                const __m256 b = odd_of(v);
+                for (int r = 0; r < n; r++) {
+                    const float *y = x->real[r] + g->first_dim + d;
+                    sums[k * n + r] = _mm256_fmadd_ps(a, _mm256_load_ps(y), sums[k * n + r]);
+                    sums[k * n + r] =
+                        _mm256_fmadd_ps(b, _mm256_load_ps(y + LANES), sums[k * n + r]);
+                }
+            }
+        }
+        for (int i = 0; i < SUMS; i++) {
+            _mm256_store_ps(x->sums[j % CHUNK * n + i], sums[i]);
+        }
+        if ((j + keys) % CHUNK == 0) {
+            put_chunk(x, s + j + keys - CHUNK, segment > 0, n);
         }
     }
 }
@@ -415,13 +291,20 @@ typedef struct weights { /* of one segment: times the keys' norms */
     _Alignas(32) float values[SLICE * KERN_MAX_HEAD_DIM];
 } weights;
 
+INLINE void load_norms(const kern_segment *g, const uint8_t *head_page, float *out)
+{
+    for (int32_t j = 0; j < KEYS; j += LANES) {
+        _mm256_storeu_ps(out + j, load_halves(head_page + g->norms_offset + 2 * j));
+    }
+}
+
 INLINE void load_weights(const cpu_few_call *call, int32_t segment, const float *p, weights *w,
                          const int n)
 {
     const kern_segment *g = &call->side->segments[segment];
     const cpu_few_segment *plan = &call->plan->segments[segment];
 
-    load_norms(g, call->head_page, 0, KEYS, 1.0f, w->norms);
+    load_norms(g, call->head_page, w->norms);
     for (int r = 0; r < n; r++) {
         for (int32_t j = 0; j < KEYS; j += LANES) {
             _mm256_store_ps(w->real[r] + j, _mm256_mul_ps(_mm256_loadu_ps(p + r * KEYS + j),
@@ -446,41 +329,101 @@ INLINE void add_dims(float *at, __m256 low, __m256 high, float scale)
     _mm256_storeu_ps(at + LANES, _mm256_fmadd_ps(b, f, _mm256_loadu_ps(at + LANES)));
 }
 
-/* Two keys at a time: 32-bit lanes hold one dim of both. */
+/* How 16 codes of two keys, 2 b bytes of each, become levels: a 32-bit lane gets two neighbours of both keys. */
+typedef struct pair_unpacker {
+    __m256i bytes; /* to a key's half of a lane */
+    __m256i align; /* 1..3 bits: the codes' top bit becomes the half's */
+    __m256i levels[2];
+} pair_unpacker;
+
+INLINE pair_unpacker pair_unpacker_of(const cpu_few_segment *plan, int bits)
+{
+    uint8_t bytes[32];
+    uint16_t align[16];
+    pair_unpacker u;
+    for (int i = 0; i < 16; i++) {
+        const int at = i / 2 * 2 * bits;
+        bytes[2 * i] = (uint8_t)(i % 2 * 8 + at / 8);
+        bytes[2 * i + 1] = (uint8_t)(bits == 4 ? 0x80 : bytes[2 * i] + 1);
+        align[i] = (uint16_t)(1u << (16 - 2 * bits - at % 8));
+    }
+    memcpy(&u.bytes, bytes, sizeof bytes);
+    memcpy(&u.align, align, sizeof align);
+    u.levels[0] = quarters_of(plan->levels[0]);
+    u.levels[1] = quarters_of(plan->levels[bits <= 2 ? 1 : 0]);
+    return u;
+}
+
+/* Two keys' codes in halves of lanes; of 1..3 bits at the top. */
+INLINE __m256i load_pair(const pair_unpacker *u, const uint8_t *p, int32_t row_bytes,
+                         const int bits)
+{
+    int64_t words[2];
+    memcpy(&words[0], p, sizeof words[0]);
+    memcpy(&words[1], p + row_bytes, sizeof words[1]);
+    const __m256i both =
+        _mm256_blend_epi32(_mm256_set1_epi64x(words[0]), _mm256_set1_epi64x(words[1]), 0xcc);
+    const __m256i x = shuffle(both, u->bytes);
+    return bits == 4 ? x : low_products(x, u->align);
+}
+
+/* 32-bit lanes of *even and *odd: the level of one dim of both keys. */
+INLINE void look_up_pair(const pair_unpacker *u, __m256i codes, const int bits, __m256i *even,
+                         __m256i *odd)
+{
+    const __m256i x = bits == 4 ? both_of(codes, _mm256_set1_epi16(0x0f))
+                                : shift_right(codes, 16 - 2 * bits); /* four bits count */
+    *even = shuffle(u->levels[0], x);
+    *odd = shuffle(u->levels[1], bits == 4   ? shift_right(codes, 4)
+                                 : bits == 3 ? shift_right(codes, 16 - bits)
+                                             : x);
+}
+
+INLINE __m256i pair_to_all(const int16_t *p)
+{
+    int32_t pair;
+    memcpy(&pair, p, sizeof pair);
+    return _mm256_set1_epi32(pair);
+}
+
 INLINE void mix_codes(const cpu_few_call *call, int32_t segment, const weights *w, float *o,
                       cpu_few_fetcher *f, const int n, const int bits)
 {
     const kern_segment *g = &call->side->segments[segment];
     const int32_t row_bytes = g->n_dims / 8 * bits;
-    const unpacker u = unpacker_of(&call->plan->segments[segment], bits);
+    const pair_unpacker u = pair_unpacker_of(&call->plan->segments[segment], bits);
 
     for (int32_t d = 0; d < g->n_dims; d += 16) {
         const uint8_t *p = call->head_page + g->codes_offset + d / 8 * bits;
-        __m256i low[CPU_FEW_PASS];
-        __m256i high[CPU_FEW_PASS];
+        __m256i even[CPU_FEW_PASS];
+        __m256i odd[CPU_FEW_PASS];
         for (int r = 0; r < n; r++) {
-            low[r] = _mm256_set1_epi32(-w->half_bias[r]);
-            high[r] = low[r];
+            even[r] = all_of(-w->half_bias[r]);
+            odd[r] = even[r];
         }
-        for (int32_t j = 0; j < KEYS; j += 2, p += 2 * row_bytes) {
-            const __m256i x = unpack(&u, p, bits);
-            const __m256i y = unpack(&u, p + row_bytes, bits);
-            const __m256i xy_low = _mm256_unpacklo_epi16(x, y);
-            const __m256i xy_high = _mm256_unpackhi_epi16(x, y);
+        __m256i next = load_pair(&u, p, row_bytes, bits);
+        for (int32_t j = 0; j < KEYS; j += UNROLLED) {
             if (j % SLICE == 0) {
                 cpu_few_fetch(f);
             }
-            for (int r = 0; r < n; r++) {
-                int32_t pair;
-                memcpy(&pair, w->whole[r] + j, sizeof pair);
-                const __m256i v = _mm256_set1_epi32(pair);
-                low[r] = _mm256_add_epi32(low[r], _mm256_madd_epi16(xy_low, v));
-                high[r] = _mm256_add_epi32(high[r], _mm256_madd_epi16(xy_high, v));
+            for (int k = 0; k < UNROLLED; k += 2) {
+                __m256i a, b;
+                const __m256i codes = next;
+                p += k + 2 < UNROLLED || j + UNROLLED < KEYS ? 2 * row_bytes : 0;
+                next = load_pair(&u, p, row_bytes, bits);
+                look_up_pair(&u, codes, bits, &a, &b);
+                for (int r = 0; r < n; r++) {
+                    const __m256i v = pair_to_all(w->whole[r] + j + k);
+                    even[r] = add_products(even[r], a, v);
+                    odd[r] = add_products(odd[r], b, v);
+                }
             }
         }
         for (int r = 0; r < n; r++) {
-            add_dims(o + (int64_t)r * call->head_dim + g->first_dim + d, _mm256_cvtepi32_ps(low[r]),
-                     _mm256_cvtepi32_ps(high[r]), w->scale[r]);
+            const __m256 a = reals_of(even[r]);
+            const __m256 b = reals_of(odd[r]);
+            add_dims(o + (int64_t)r * call->head_dim + g->first_dim + d, _mm256_unpacklo_ps(a, b),
+                     _mm256_unpackhi_ps(a, b), w->scale[r]);
         }
     }
 }

@@ -1,29 +1,23 @@
 /* As cpu_few_avx2.c, with 64 codes, 32 levels or 16 floats to a register.
  *
- * Codes of 1..6 bits become bytes by two permutes and a multishift, whatever their width: eight codes go to a
- * word of 64 bits, each to its byte.  Levels are multiplied as pairs of 16 bits (VNNI).  Rows shorter than a register are
- * padded with zeros on the query's side. */
-#include "kernels/cpu/cpu_few_path.h"
-
+ * Codes of V become bytes by two permutes and a multishift, whatever their width: eight codes go to a word of 64 bits,
+ * each to its byte.  Levels are multiplied as pairs of 16 bits (VNNI).  bf16 rows shorter than a register are padded with
+ * zeros on the query's side. */
 #if defined(__x86_64__)
 
-#include <immintrin.h>
+#include "kernels/cpu/cpu_few_ops_avx512.h"
+
 #include <math.h>
 #include <string.h>
 
 #define KEYS      KERN_BLOCK_TOKENS
-#define LANES     16
 #define CODES     64
 #define SUMS      8  /* in flight: rows times keys of a dot product */
-#define CHUNK     32 /* keys of a dot product whose sums are kept */
+#define CHUNK     32 /* keys of a dot product whose lanes are summed together */
 #define SLICE     16 /* keys whose wide codes are values at a time */
 #define MIX_TURNS (KEYS / 16)
 #define PADDED    (KERN_MAX_HEAD_DIM + KERN_MAX_SEGMENTS * CODES)
 #define STEPS     32767.0f
-#define ISA         \
-    __attribute__(( \
-        target("avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vnni")))
-#define INLINE static inline __attribute__((always_inline)) ISA
 
 INLINE __mmask64 first_bytes(int32_t n)
 {
@@ -46,17 +40,6 @@ INLINE int32_t round_row(const float *x, int32_t n, float factor, int16_t *out)
         sum = _mm512_add_epi32(sum, v);
     }
     return _mm512_reduce_add_epi32(sum);
-}
-
-/* The norms of n keys from j on, times factor; n a multiple of 16. */
-INLINE void load_norms(const kern_segment *g, const uint8_t *head_page, int32_t j, int32_t n,
-                       float factor, float *out)
-{
-    for (int32_t i = 0; i < n; i += LANES) {
-        const uint8_t *p = head_page + g->norms_offset + 2 * (j + i);
-        const __m512 x = _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)(const void *)p));
-        _mm512_storeu_ps(out + i, _mm512_mul_ps(x, _mm512_set1_ps(factor)));
-    }
 }
 
 /* How 64 codes, 8 b bytes, become bytes. */
@@ -134,31 +117,18 @@ INLINE __m512 odd_of(__m512i x)
     return _mm512_castsi512_ps(_mm512_and_si512(x, _mm512_set1_epi32((int32_t)0xffff0000)));
 }
 
-typedef struct
-    queries { /* of one pass, in steps of their row; segments padded to whole registers */
-    _Alignas(64) int16_t whole[CPU_FEW_PASS][PADDED]; /* even, then odd dims of 64 */
-    _Alignas(64) float real[CPU_FEW_PASS][PADDED];    /* bf16: even, then odd dims of 32 */
-    int32_t at[KERN_MAX_SEGMENTS];                    /* where a segment begins in them */
-    int32_t half_bias[CPU_FEW_PASS][KERN_MAX_SEGMENTS];
+typedef struct queries {                                /* of one pass, in steps of their row */
+    int32_t pairs[CPU_FEW_PASS][KERN_MAX_HEAD_DIM / 2]; /* of dims, as pair_up says */
+    float real[CPU_FEW_PASS][KERN_MAX_HEAD_DIM];
+    _Alignas(64) float split[CPU_FEW_PASS][PADDED];     /* bf16: even, then odd dims of 32; segments
+                                                       padded to whole registers */
+    int32_t at[KERN_MAX_SEGMENTS];                      /* where a segment begins in it */
+    int32_t half_bias[CPU_FEW_PASS][KERN_MAX_SEGMENTS]; /* half of bias * sum of whole numbers */
     float step[CPU_FEW_PASS];
     _Alignas(64) float sums[CHUNK * CPU_FEW_PASS][LANES]; /* [key][row] */
-    float norms[CHUNK];
-    _Alignas(64) float values[SLICE * KERN_MAX_HEAD_DIM];
 } queries;
 
-INLINE void split_whole(const int16_t *x, int16_t *out)
-{
-    uint16_t order[CODES / 2];
-    for (int i = 0; i < CODES / 2; i++) {
-        order[i] = (uint16_t)(2 * i);
-    }
-    const __m512i evens = _mm512_loadu_si512(order);
-    const __m512i odds = _mm512_add_epi16(evens, _mm512_set1_epi16(1));
-    const __m512i a = _mm512_loadu_si512(x);
-    const __m512i b = _mm512_loadu_si512(x + CODES / 2);
-    _mm512_store_si512(out, _mm512_permutex2var_epi16(a, evens, b));
-    _mm512_store_si512(out + CODES / 2, _mm512_permutex2var_epi16(a, odds, b));
-}
+#include "kernels/cpu/cpu_few_keys.inc"
 
 INLINE void split_real(const float *x, float *out)
 {
@@ -176,26 +146,22 @@ INLINE void load_segment(const cpu_few_call *call, int32_t i, const float *row, 
 {
     const kern_segment *g = &call->side->segments[i];
     const float factor = 1.0f / x->step[r];
-    int16_t whole[KERN_MAX_HEAD_DIM] = {0};
+    int16_t whole[KERN_MAX_HEAD_DIM];
     float real[KERN_MAX_HEAD_DIM] = {0};
 
+    row += g->first_dim;
     if (g->bits <= CPU_FEW_LEVELS) {
-        const int32_t sum = round_row(row + g->first_dim, g->n_dims, factor, whole);
+        const int32_t sum = round_row(row, g->n_dims, factor, whole);
         x->half_bias[r][i] = sum * call->plan->segments[i].bias / 2;
-        for (int32_t d = 0; d < g->n_dims; d += CODES) {
-            split_whole(whole + d, x->whole[r] + x->at[i] + d);
-        }
+        pair_up(whole, g->n_dims, x->pairs[r] + g->first_dim / 2);
         return;
     }
-    for (int32_t d = 0; d < g->n_dims; d++) {
-        real[d] = row[g->first_dim + d] * factor;
+    float *out = g->bits == 16 ? real : x->real[r] + g->first_dim;
+    for (int32_t d = 0; d < g->n_dims; d += LANES) {
+        _mm512_storeu_ps(out + d, times(_mm512_loadu_ps(row + d), factor));
     }
-    for (int32_t d = 0; d < g->n_dims; d += 2 * LANES) {
-        if (g->bits == 16) {
-            split_real(real + d, x->real[r] + x->at[i] + d);
-        } else {
-            memcpy(x->real[r] + x->at[i] + d, real + d, 2 * LANES * sizeof *real);
-        }
+    for (int32_t d = 0; d < g->n_dims && g->bits == 16; d += 2 * LANES) {
+        split_real(real + d, x->split[r] + x->at[i] + d);
     }
 }
 
@@ -211,119 +177,6 @@ INLINE void load_queries(const cpu_few_call *call, const float *q, queries *x, c
         for (int32_t i = 0; i < call->side->n_segments; i++) {
             load_segment(call, i, row, r, x);
         }
-    }
-}
-
-/* Eight finished sums of (key, row) from key k of the chunk on, times the keys' norms. */
-INLINE void keep(queries *x, int32_t k, const __m512 *sums, bool norms, bool add, const int n)
-{
-    for (int i = 0; i < SUMS; i++) {
-        float *at = x->sums[k * n + i];
-        const __m512 norm = norms ? _mm512_set1_ps(x->norms[k + i / n]) : _mm512_set1_ps(1.0f);
-        const __m512 v =
-            add ? _mm512_fmadd_ps(sums[i], norm, _mm512_load_ps(at)) : _mm512_mul_ps(sums[i], norm);
-        _mm512_store_ps(at, v);
-    }
-}
-
-INLINE void dot_codes(const cpu_few_call *call, int32_t segment, queries *x, int32_t j0,
-                      cpu_few_fetcher *f, const int n, const int bits)
-{
-    const kern_segment *g = &call->side->segments[segment];
-    const int keys = SUMS / n;
-    const int32_t row_bytes = g->n_dims / 8 * bits;
-    const unpacker u = unpacker_of(call->plan->segments[segment].levels, bits);
-    const uint8_t *p = call->head_page + g->codes_offset + (int64_t)j0 * row_bytes;
-
-    load_norms(g, call->head_page, j0, CHUNK, 2.0f * call->plan->segments[segment].scale, x->norms);
-    for (int32_t j = 0; j < CHUNK; j += keys, p += keys * row_bytes) {
-        __m512i acc[SUMS];
-        __m512 sums[SUMS];
-        for (int i = 0; i < SUMS; i++) {
-            acc[i] = _mm512_zextsi128_si512(_mm_cvtsi32_si128(-x->half_bias[i % n][segment]));
-        }
-        cpu_few_fetch(f);
-        for (int32_t d = 0; d < g->n_dims; d += CODES) {
-            const int32_t n_codes = g->n_dims - d < CODES ? g->n_dims - d : CODES;
-            for (int k = 0; k < keys; k++) {
-                const __m512i v =
-                    unpack_levels(&u, p + k * row_bytes + d / 8 * bits, n_codes, bits);
-                const __m512i even = _mm512_and_si512(v, _mm512_set1_epi16(0xff));
-                const __m512i odd = _mm512_srli_epi16(v, 8);
-                for (int r = 0; r < n; r++) {
-                    const int16_t *y = x->whole[r] + x->at[segment] + d;
-                    __m512i *a = &acc[k * n + r];
-                    *a = _mm512_dpwssd_epi32(*a, even, _mm512_load_si512(y));
-                    *a = _mm512_dpwssd_epi32(*a, odd, _mm512_load_si512(y + CODES / 2));
-                }
-            }
-        }
-        for (int i = 0; i < SUMS; i++) {
-            sums[i] = _mm512_cvtepi32_ps(acc[i]);
-        }
-        keep(x, j, sums, true, segment > 0, n);
-    }
-}
-
-INLINE void dot_values(const cpu_few_call *call, int32_t segment, queries *x, int32_t j0,
-                       cpu_few_fetcher *f, const int n)
-{
-    const kern_segment *g = &call->side->segments[segment];
-    const int keys = SUMS / n;
-
-    load_norms(g, call->head_page, j0, CHUNK, 1.0f, x->norms);
-    for (int32_t j = 0; j < CHUNK; j += keys) {
-        const float *v = x->values + (int64_t)(j % SLICE) * g->n_dims;
-        __m512 sums[SUMS];
-        if (j % SLICE == 0) {
-            expand_rows(g, call->head_page, j0 + j, x->values);
-        }
-        for (int i = 0; i < SUMS; i++) {
-            sums[i] = _mm512_setzero_ps();
-        }
-        cpu_few_fetch(f);
-        for (int32_t d = 0; d < g->n_dims; d += LANES) {
-            for (int k = 0; k < keys; k++) {
-                const __m512 a = _mm512_loadu_ps(v + k * g->n_dims + d);
-                for (int r = 0; r < n; r++) {
-                    const __m512 y = _mm512_load_ps(x->real[r] + x->at[segment] + d);
-                    sums[k * n + r] = _mm512_fmadd_ps(a, y, sums[k * n + r]);
-                }
-            }
-        }
-        keep(x, j, sums, true, segment > 0, n);
-    }
-}
-
-INLINE void dot_bf16(const cpu_few_call *call, int32_t segment, queries *x, int32_t j0,
-                     cpu_few_fetcher *f, const int n)
-{
-    const kern_segment *g = &call->side->segments[segment];
-    const int keys = SUMS / n;
-    const int32_t row_bytes = 2 * g->n_dims;
-    const uint8_t *p = call->head_page + g->codes_offset + (int64_t)j0 * row_bytes;
-
-    for (int32_t j = 0; j < CHUNK; j += keys, p += keys * row_bytes) {
-        __m512 sums[SUMS];
-        for (int i = 0; i < SUMS; i++) {
-            sums[i] = _mm512_setzero_ps();
-        }
-        cpu_few_fetch(f);
-        for (int32_t d = 0; d < g->n_dims; d += 2 * LANES) {
-            const __mmask64 mask = first_bytes(2 * (g->n_dims - d));
-            for (int k = 0; k < keys; k++) {
-                const __m512i v = _mm512_maskz_loadu_epi8(mask, p + k * row_bytes + 2 * d);
-                const __m512 a = even_of(v);
-                const __m512 b = odd_of(v);
-                for (int r = 0; r < n; r++) {
-                    const float *y = x->real[r] + x->at[segment] + d;
-                    __m512 *sum = &sums[k * n + r];
-                    *sum = _mm512_fmadd_ps(a, _mm512_load_ps(y), *sum);
-                    *sum = _mm512_fmadd_ps(b, _mm512_load_ps(y + LANES), *sum);
-                }
-            }
-        }
-        keep(x, j, sums, false, segment > 0, n);
     }
 }
 
@@ -345,13 +198,52 @@ INLINE __m256 lane_sums(const float *v, int32_t stride)
     return _mm256_add_ps(_mm256_permute2f128_ps(x, y, 0x20), _mm256_permute2f128_ps(x, y, 0x31));
 }
 
-/* The chunk's sums to the rows of s. */
-INLINE void put_chunk(const queries *x, float *s, const int n)
+/* A chunk's sums to the rows of s. */
+INLINE void put_chunk(const queries *x, float *s, bool add, const int n)
 {
     for (int r = 0; r < n; r++) {
-        for (int32_t k = 0; k < CHUNK; k += 8) {
-            const __m256 sums = lane_sums(x->sums[k * n + r], n * LANES);
-            _mm256_storeu_ps(s + r * KEYS + k, _mm256_mul_ps(sums, _mm256_set1_ps(x->step[r])));
+        for (int32_t k = 0; k < CHUNK; k += LANES) {
+            const __m256 low = lane_sums(x->sums[k * n + r], n * LANES);
+            const __m256 high = lane_sums(x->sums[(k + 8) * n + r], n * LANES);
+            const __m512 sums = _mm512_insertf32x8(_mm512_castps256_ps512(low), high, 1);
+            put(s + r * KEYS + k, sums, real_to_all(x->step[r]), add);
+        }
+    }
+}
+
+INLINE void dot_bf16(const cpu_few_call *call, int32_t segment, queries *x, float *s,
+                     cpu_few_fetcher *f, const int n)
+{
+    const kern_segment *g = &call->side->segments[segment];
+    const int keys = SUMS / n;
+    const int32_t row_bytes = 2 * g->n_dims;
+    const uint8_t *p = call->head_page + g->codes_offset;
+
+    for (int32_t j = 0; j < KEYS; j += keys, p += keys * row_bytes) {
+        __m512 sums[SUMS];
+        for (int i = 0; i < SUMS; i++) {
+            sums[i] = _mm512_setzero_ps();
+        }
+        cpu_few_fetch(f);
+        for (int32_t d = 0; d < g->n_dims; d += 2 * LANES) {
+            const __mmask64 mask = first_bytes(2 * (g->n_dims - d));
+            for (int k = 0; k < keys; k++) {
+                const __m512i v = _mm512_maskz_loadu_epi8(mask, p + k * row_bytes + 2 * d);
+                const __m512 a = even_of(v);
+                const __m512 b = odd_of(v);
+                for (int r = 0; r < n; r++) {
+                    const float *y = x->split[r] + x->at[segment] + d;
+                    __m512 *sum = &sums[k * n + r];
+                    *sum = _mm512_fmadd_ps(a, _mm512_load_ps(y), *sum);
+                    *sum = _mm512_fmadd_ps(b, _mm512_load_ps(y + LANES), *sum);
+                }
+            }
+        }
+        for (int i = 0; i < SUMS; i++) {
+            _mm512_store_ps(x->sums[j % CHUNK * n + i], sums[i]);
+        }
+        if ((j + keys) % CHUNK == 0) {
+            put_chunk(x, s + j + keys - CHUNK, segment > 0, n);
         }
     }
 }
@@ -365,13 +257,20 @@ typedef struct weights { /* of one segment: times the keys' norms */
     _Alignas(64) float values[SLICE * KERN_MAX_HEAD_DIM];
 } weights;
 
+INLINE void load_norms(const kern_segment *g, const uint8_t *head_page, float *out)
+{
+    for (int32_t j = 0; j < KEYS; j += LANES) {
+        _mm512_storeu_ps(out + j, load_halves(head_page + g->norms_offset + 2 * j));
+    }
+}
+
 INLINE void load_weights(const cpu_few_call *call, int32_t segment, const float *p, weights *w,
                          const int n)
 {
     const kern_segment *g = &call->side->segments[segment];
     const cpu_few_segment *plan = &call->plan->segments[segment];
 
-    load_norms(g, call->head_page, 0, KEYS, 1.0f, w->norms);
+    load_norms(g, call->head_page, w->norms);
     for (int r = 0; r < n; r++) {
         for (int32_t j = 0; j < KEYS; j += LANES) {
             _mm512_store_ps(w->real[r] + j, _mm512_mul_ps(_mm512_loadu_ps(p + r * KEYS + j),
@@ -408,7 +307,7 @@ INLINE void mix_codes(const cpu_few_call *call, int32_t segment, const weights *
 {
     const kern_segment *g = &call->side->segments[segment];
     const int32_t row_bytes = g->n_dims / 8 * bits;
-    const unpacker u = unpacker_of(call->plan->segments[segment].levels, bits);
+    const unpacker u = unpacker_of(call->plan->segments[segment].levels[0], bits);
     const __m512i zero = _mm512_setzero_si512();
 
     for (int32_t d = 0; d < g->n_dims; d += CODES) {

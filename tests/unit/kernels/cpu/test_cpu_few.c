@@ -2,9 +2,12 @@
 #include "kernels/cpu/cpu_few.h"
 
 #include "kernels/cpu/cpu_page.h"
+#include "kvshard/calibration.h"
 #include "kvshard/format.h"
 #include "tests/support/page_fixture.h"
 #include "tests/support/parity.h"
+
+#include <stdio.h>
 
 #define KEYS KERN_BLOCK_TOKENS
 
@@ -151,6 +154,38 @@ static void segments_of_several_widths_agree_with_the_reference(void **state)
     }
 }
 
+/* Groups of many sizes; from 2 to 6 bits in the mean, of all widths. */
+static void the_groups_of_block_gtq_agree_with_the_reference(void **state)
+{
+    (void)state;
+    enum { N_HEADS = 4 };
+    const base_hash no_model = {{0}};
+    if (!fast_path_is_here()) {
+        skip();
+    }
+    for (int32_t bits = 2; bits <= 6; bits++) {
+        char text[40];
+        kv_policy policy;
+        kv_calibration *calibration = NULL;
+        kv_format *format = NULL;
+        const kv_shape shape = {1, N_HEADS, bits % 2 == 0 ? 64 : 128};
+        (void)snprintf(text, sizeof text, "block-gtq:k=%d,v=3", bits);
+        CHECK_STATUS(kv_policy_parse(text, &policy), BASE_OK);
+        CHECK_STATUS(kv_calibration_create(&shape, no_model, 1, &base_heap, &calibration), BASE_OK);
+        for (int32_t i = 0; i < N_HEADS * shape.head_dim / 2; i++) {
+            const double z = base_random_normal(7, (uint64_t)bits, (uint64_t)i);
+            calibration->scores[i] = (float)exp(1.5 * z);
+        }
+        CHECK_STATUS(kv_format_create_calibrated(&policy, &shape, calibration, &base_heap, &format),
+                     BASE_OK);
+        for (int32_t h = 0; h < N_HEADS; h++) {
+            check_page(&format->heads[h]);
+        }
+        kv_format_destroy(format);
+        kv_calibration_destroy(calibration);
+    }
+}
+
 /* Whole sums of halves: the largest rows and the largest levels. */
 static void extreme_rows_stay_exact(void **state)
 {
@@ -217,6 +252,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(the_codebooks_of_pages_agree_with_the_reference),
         cmocka_unit_test(segments_of_several_widths_agree_with_the_reference),
+        cmocka_unit_test(the_groups_of_block_gtq_agree_with_the_reference),
         cmocka_unit_test(extreme_rows_stay_exact),
         cmocka_unit_test(what_it_cannot_do_is_left_to_the_reference),
     };
