@@ -9,6 +9,12 @@
 #define MAX_LEVEL 255 /* in halves */
 #define LOAD      16  /* bytes: at most so many are read beyond codes */
 
+/* The nearest whole number, |x| < 2^22; a library call would be most of a plan's time. */
+static float whole_of(float x)
+{
+    return (x + 0x1.8p23f) - 0x1.8p23f;
+}
+
 /* From levels[0][code] to those of all four bits. */
 static void spread_levels(int32_t bits, cpu_few_segment *out)
 {
@@ -19,31 +25,39 @@ static void spread_levels(int32_t bits, cpu_few_segment *out)
     }
 }
 
+/* Levels of n centroids that are m times parts halves, if all are odd or all even. */
+static bool take_levels(const float *parts, int32_t m, int32_t n, cpu_few_segment *out)
+{
+    out->bias = -(int32_t)whole_of(parts[0] * (float)m);
+    for (int32_t i = 0; i < n; i++) {
+        const int32_t twice = (int32_t)whole_of(parts[i] * (float)m) + out->bias;
+        if (twice % 2 != 0 || twice < 0 || twice > 2 * UINT8_MAX) {
+            return false;
+        }
+        out->levels[0][i] = (uint8_t)(twice / 2);
+    }
+    return true;
+}
+
 /* The least number of halves that the outermost centroid can stand for, so that all centroids are whole
  * numbers of halves, all odd or all even; code 0 has level 0. */
 static bool find_levels(const kern_segment *g, cpu_few_segment *out)
 {
     const int32_t n = 1 << g->bits;
     const float top = fmaxf(fabsf(g->centroids[0]), fabsf(g->centroids[n - 1]));
+    float parts[1 << CPU_FEW_LEVELS];
 
+    for (int32_t i = 0; i < n; i++) {
+        parts[i] = g->centroids[i] / top;
+    }
     for (int32_t m = 1; m <= MAX_LEVEL && top > 0.0f; m++) {
-        const float scale = top / (float)m;
         int32_t i = 0;
-        for (; i < n; i++) {
-            const float level = g->centroids[i] / scale;
-            const int32_t whole = (int32_t)nearbyintf(level);
-            if (i == 0) {
-                out->bias = -whole;
-            }
-            const int32_t twice = whole + out->bias;
-            if (!(fabsf(level - (float)whole) <= 1e-6f * (float)m) || twice % 2 != 0 || twice < 0 ||
-                twice > 2 * UINT8_MAX) {
-                break;
-            }
-            out->levels[0][i] = (uint8_t)(twice / 2);
+        while (i < n &&
+               fabsf(parts[i] * (float)m - whole_of(parts[i] * (float)m)) <= 1e-6f * (float)m) {
+            i++;
         }
-        if (i == n) {
-            out->scale = scale;
+        if (i == n && take_levels(parts, m, n, out)) {
+            out->scale = top / (float)m;
             spread_levels(g->bits, out);
             return true;
         }
