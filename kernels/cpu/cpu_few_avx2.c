@@ -44,12 +44,18 @@ INLINE float step_of(float top)
     return top > 1e-30f ? top / 32767.0f : 1.0f; /* below: nothing that a sum would notice */
 }
 
+INLINE int32_t sum_of_lanes(__m256i v)
+{
+    const __m128i two = _mm_add_epi32(_mm256_castsi256_si128(v), _mm256_extracti128_si256(v, 1));
+    const __m128i four = _mm_add_epi32(two, _mm_shuffle_epi32(two, 0x4e));
+    return _mm_cvtsi128_si32(_mm_add_epi32(four, _mm_shuffle_epi32(four, 0xb1)));
+}
+
 /* out = round(x * factor), n a multiple of 16; returns the sum of out. */
 INLINE int32_t round_row(const float *x, int32_t n, float factor, int16_t *out)
 {
     const __m256 f = _mm256_set1_ps(factor);
     __m256i sum = _mm256_setzero_si256();
-    int32_t lanes[LANES];
     for (int32_t i = 0; i < n; i += 2 * LANES) {
         const __m256i a = _mm256_cvtps_epi32(_mm256_mul_ps(_mm256_loadu_ps(x + i), f));
         const __m256i b = _mm256_cvtps_epi32(_mm256_mul_ps(_mm256_loadu_ps(x + i + LANES), f));
@@ -57,8 +63,7 @@ INLINE int32_t round_row(const float *x, int32_t n, float factor, int16_t *out)
         _mm256_storeu_si256((__m256i *)(void *)(out + i), packed);
         sum = _mm256_add_epi32(sum, _mm256_madd_epi16(packed, _mm256_set1_epi16(1)));
     }
-    memcpy(lanes, &sum, sizeof lanes);
-    return lanes[0] + lanes[1] + lanes[2] + lanes[3] + lanes[4] + lanes[5] + lanes[6] + lanes[7];
+    return sum_of_lanes(sum);
 }
 
 /* How 16 codes of 5 or 6 bits become centroids.  A byte shuffle looks up eight 16-bit entries; the index counts down by
