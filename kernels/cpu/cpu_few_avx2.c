@@ -51,19 +51,26 @@ INLINE int32_t sum_of_lanes(__m256i v)
     return _mm_cvtsi128_si32(_mm_add_epi32(four, _mm_shuffle_epi32(four, 0xb1)));
 }
 
-/* out = round(x * factor), n a multiple of 16; returns the sum of out. */
-INLINE int32_t round_row(const float *x, int32_t n, float factor, int16_t *out)
+/* The sum of n whole numbers, a multiple of 16. */
+INLINE int32_t sum_row(const int16_t *x, int32_t n)
+{
+    __m256i sum = _mm256_setzero_si256();
+    for (int32_t i = 0; i < n; i += 2 * LANES) {
+        sum = _mm256_add_epi32(sum, _mm256_madd_epi16(load_i(x + i), _mm256_set1_epi16(1)));
+    }
+    return sum_of_lanes(sum);
+}
+
+/* out = round(x * factor), n a multiple of 16. */
+INLINE void round_row(const float *x, int32_t n, float factor, int16_t *out)
 {
     const __m256 f = _mm256_set1_ps(factor);
-    __m256i sum = _mm256_setzero_si256();
     for (int32_t i = 0; i < n; i += 2 * LANES) {
         const __m256i a = _mm256_cvtps_epi32(_mm256_mul_ps(_mm256_loadu_ps(x + i), f));
         const __m256i b = _mm256_cvtps_epi32(_mm256_mul_ps(_mm256_loadu_ps(x + i + LANES), f));
         const __m256i packed = _mm256_permute4x64_epi64(_mm256_packs_epi32(a, b), 0xd8);
         _mm256_storeu_si256((__m256i *)(void *)(out + i), packed);
-        sum = _mm256_add_epi32(sum, _mm256_madd_epi16(packed, _mm256_set1_epi16(1)));
     }
-    return sum_of_lanes(sum);
 }
 
 /* How 16 codes of 5 or 6 bits become centroids.  A byte shuffle looks up eight 16-bit entries; the index counts down by
@@ -186,37 +193,45 @@ typedef struct queries {                                /* of one pass, in steps
 
 #include "kernels/cpu/cpu_few_keys.inc"
 
-INLINE void load_queries(const cpu_few_call *call, const float *q, queries *x, const int n)
+/* Even, then odd dims of 16. */
+INLINE void split_real(__m256 a, __m256 b, float *out)
 {
     const __m256i evens = _mm256_setr_epi32(0, 2, 4, 6, 0, 2, 4, 6);
+    const __m256i odds = _mm256_add_epi32(evens, _mm256_set1_epi32(1));
+    const __m256 a_even = _mm256_permutevar8x32_ps(a, evens);
+    const __m256 b_even = _mm256_permutevar8x32_ps(b, evens);
+    const __m256 a_odd = _mm256_permutevar8x32_ps(a, odds);
+    const __m256 b_odd = _mm256_permutevar8x32_ps(b, odds);
+    _mm256_store_ps(out, _mm256_blend_ps(a_even, b_even, 0xf0));
+    _mm256_store_ps(out + LANES, _mm256_blend_ps(a_odd, b_odd, 0xf0));
+}
+
+INLINE void load_queries(const cpu_few_call *call, const float *q, queries *x, const int n)
+{
     int16_t whole[KERN_MAX_HEAD_DIM];
     for (int r = 0; r < n; r++) {
         const float *row = q + (int64_t)r * call->head_dim;
         x->step[r] = step_of(top_of(row, call->head_dim));
         const float factor = 1.0f / x->step[r];
+        round_row(row, call->head_dim, factor, whole);
+        pair_up(whole, call->head_dim, x->pairs[r]);
         for (int32_t i = 0; i < call->side->n_segments; i++) {
             const kern_segment *g = &call->side->segments[i];
             const int32_t d = g->first_dim;
             if (g->bits <= CPU_FEW_LEVELS) {
-                const int32_t sum = round_row(row + d, g->n_dims, factor, whole);
+                const int32_t sum = sum_row(whole + d, g->n_dims);
                 x->half_bias[r][i] = sum * call->plan->segments[i].bias / 2;
-                pair_up(whole, g->n_dims, x->pairs[r] + d / 2);
                 continue;
             }
             for (int32_t k = d; k < d + g->n_dims; k += 2 * LANES) {
-                __m256 a = times(_mm256_loadu_ps(row + k), factor);
-                __m256 b = times(_mm256_loadu_ps(row + k + LANES), factor);
+                const __m256 a = times(_mm256_loadu_ps(row + k), factor);
+                const __m256 b = times(_mm256_loadu_ps(row + k + LANES), factor);
                 if (g->bits == 16) {
-                    const __m256 a_split = _mm256_permutevar8x32_ps(a, evens);
-                    const __m256 b_split = _mm256_permutevar8x32_ps(b, evens);
-                    const __m256i odds = _mm256_add_epi32(evens, _mm256_set1_epi32(1));
-                    const __m256 a_odd = _mm256_permutevar8x32_ps(a, odds);
-                    const __m256 b_odd = _mm256_permutevar8x32_ps(b, odds);
-                    a = _mm256_blend_ps(a_split, b_split, 0xf0);
-                    b = _mm256_blend_ps(a_odd, b_odd, 0xf0);
+                    split_real(a, b, x->real[r] + k);
+                } else {
+                    _mm256_store_ps(x->real[r] + k, a);
+                    _mm256_store_ps(x->real[r] + k + LANES, b);
                 }
-                _mm256_store_ps(x->real[r] + k, a);
-                _mm256_store_ps(x->real[r] + k + LANES, b);
             }
         }
     }
@@ -317,8 +332,8 @@ INLINE void load_weights(const cpu_few_call *call, int32_t segment, const float 
         }
         if (g->bits <= CPU_FEW_LEVELS) {
             const float step = step_of(top_of(w->real[r], KEYS));
-            const int32_t sum = round_row(w->real[r], KEYS, 1.0f / step, w->whole[r]);
-            w->half_bias[r] = sum * plan->bias / 2;
+            round_row(w->real[r], KEYS, 1.0f / step, w->whole[r]);
+            w->half_bias[r] = sum_row(w->whole[r], KEYS) * plan->bias / 2;
             w->scale[r] = 2.0f * plan->scale * step;
         }
     }

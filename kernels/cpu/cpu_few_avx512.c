@@ -29,17 +29,25 @@ INLINE float step_of(float top)
     return top > 1e-30f ? top / STEPS : 1.0f; /* below: nothing that a sum would notice */
 }
 
-/* out = round(x * factor), n a multiple of 16; returns the sum of out. */
-INLINE int32_t round_row(const float *x, int32_t n, float factor, int16_t *out)
+/* The sum of n whole numbers, a multiple of 16. */
+INLINE int32_t sum_row(const int16_t *x, int32_t n)
 {
     __m512i sum = _mm512_setzero_si512();
+    for (int32_t i = 0; i < n; i += LANES) {
+        const __m256i v = _mm256_loadu_si256((const __m256i *)(const void *)(x + i));
+        sum = _mm512_add_epi32(sum, _mm512_cvtepi16_epi32(v));
+    }
+    return _mm512_reduce_add_epi32(sum);
+}
+
+/* out = round(x * factor), n a multiple of 16. */
+INLINE void round_row(const float *x, int32_t n, float factor, int16_t *out)
+{
     for (int32_t i = 0; i < n; i += LANES) {
         const __m512i v =
             _mm512_cvtps_epi32(_mm512_mul_ps(_mm512_loadu_ps(x + i), _mm512_set1_ps(factor)));
         _mm256_storeu_si256((__m256i *)(void *)(out + i), _mm512_cvtepi32_epi16(v));
-        sum = _mm512_add_epi32(sum, v);
     }
-    return _mm512_reduce_add_epi32(sum);
 }
 
 /* How 64 codes, 8 b bytes, become bytes. */
@@ -141,32 +149,21 @@ INLINE void split_real(const float *x, float *out)
     _mm512_store_ps(out + LANES, _mm512_permutex2var_ps(a, odds, b));
 }
 
-INLINE void load_segment(const cpu_few_call *call, int32_t i, const float *row, int32_t r,
-                         queries *x)
+/* Row r of a bf16 segment. */
+INLINE void split_segment(const kern_segment *g, const float *row, float factor, float *out)
 {
-    const kern_segment *g = &call->side->segments[i];
-    const float factor = 1.0f / x->step[r];
-    int16_t whole[KERN_MAX_HEAD_DIM];
     float real[KERN_MAX_HEAD_DIM] = {0};
-
-    row += g->first_dim;
-    if (g->bits <= CPU_FEW_LEVELS) {
-        const int32_t sum = round_row(row, g->n_dims, factor, whole);
-        x->half_bias[r][i] = sum * call->plan->segments[i].bias / 2;
-        pair_up(whole, g->n_dims, x->pairs[r] + g->first_dim / 2);
-        return;
-    }
-    float *out = g->bits == 16 ? real : x->real[r] + g->first_dim;
     for (int32_t d = 0; d < g->n_dims; d += LANES) {
-        _mm512_storeu_ps(out + d, times(_mm512_loadu_ps(row + d), factor));
+        _mm512_storeu_ps(real + d, times(_mm512_loadu_ps(row + g->first_dim + d), factor));
     }
-    for (int32_t d = 0; d < g->n_dims && g->bits == 16; d += 2 * LANES) {
-        split_real(real + d, x->split[r] + x->at[i] + d);
+    for (int32_t d = 0; d < g->n_dims; d += 2 * LANES) {
+        split_real(real + d, out + d);
     }
 }
 
 INLINE void load_queries(const cpu_few_call *call, const float *q, queries *x, const int n)
 {
+    int16_t whole[KERN_MAX_HEAD_DIM];
     for (int32_t i = 0; i < call->side->n_segments; i++) {
         x->at[i] = call->side->segments[i].first_dim + i * CODES;
         x->at[i] = (x->at[i] + CODES - 1) / CODES * CODES;
@@ -174,8 +171,21 @@ INLINE void load_queries(const cpu_few_call *call, const float *q, queries *x, c
     for (int r = 0; r < n; r++) {
         const float *row = q + (int64_t)r * call->head_dim;
         x->step[r] = step_of(cpu_few_avx2.top(row, call->head_dim));
+        const float factor = 1.0f / x->step[r];
+        round_row(row, call->head_dim, factor, whole);
+        pair_up(whole, call->head_dim, x->pairs[r]);
         for (int32_t i = 0; i < call->side->n_segments; i++) {
-            load_segment(call, i, row, r, x);
+            const kern_segment *g = &call->side->segments[i];
+            if (g->bits <= CPU_FEW_LEVELS) {
+                const int32_t sum = sum_row(whole + g->first_dim, g->n_dims);
+                x->half_bias[r][i] = sum * call->plan->segments[i].bias / 2;
+            } else if (g->bits == 16) {
+                split_segment(g, row, factor, x->split[r] + x->at[i]);
+            } else {
+                for (int32_t d = g->first_dim; d < g->first_dim + g->n_dims; d += LANES) {
+                    _mm512_storeu_ps(x->real[r] + d, times(_mm512_loadu_ps(row + d), factor));
+                }
+            }
         }
     }
 }
@@ -278,8 +288,8 @@ INLINE void load_weights(const cpu_few_call *call, int32_t segment, const float 
         }
         if (g->bits <= CPU_FEW_LEVELS) {
             const float step = step_of(cpu_few_avx2.top(w->real[r], KEYS));
-            const int32_t sum = round_row(w->real[r], KEYS, 1.0f / step, w->whole[r]);
-            w->half_bias[r] = sum * plan->bias / 2;
+            round_row(w->real[r], KEYS, 1.0f / step, w->whole[r]);
+            w->half_bias[r] = sum_row(w->whole[r], KEYS) * plan->bias / 2;
             w->scale[r] = 2.0f * plan->scale * step;
         }
     }
