@@ -51,7 +51,7 @@ void cpu_few_plan(const kern_side *side, int32_t head_page_bytes, cpu_isa isa,
 cpu_few_bytes cpu_few_bytes_of(const cpu_few_side *plan, const uint8_t *head_page);
 
 /* s[r][j] = <q[r], K_j> for all 128 positions, rows of s 128 apart.  q [n_rows][head_dim], 1..CPU_FEW_ROWS
- * rows.  Against codes a query is rounded to 2^-15 of its largest value; against affine codes a query times its scale, to
+ * rows.  Against codes of 1..4 bits a query is rounded to 2^-15 of its largest value; against affine codes a query times its scale, to
  * that of its largest value in the page.
  * ahead: what the caller reads next, fetched into the cache meanwhile; may be empty.
  * false, nothing written: a query is not finite, or the side is affine by position. */
