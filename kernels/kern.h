@@ -20,6 +20,7 @@
 #include "kernels/op_project.h"
 #include "kernels/op_rmsnorm.h"
 #include "kernels/op_rope.h"
+#include "kernels/op_sample.h"
 #include "kernels/op_swiglu.h"
 #include "kernels/op_turns.h"
 #include "kernels/replay.h"

@@ -85,6 +85,11 @@ static int64_t rope_bytes(const kern_rope_args *a)
     return 2 * (int64_t)a->n_tokens * a->n_heads * a->head_dim * F32;
 }
 
+static int64_t sample_bytes(const kern_sample_args *a)
+{
+    return (int64_t)a->n_rows * a->n_vocab * F32;
+}
+
 static int64_t swiglu_bytes(const kern_swiglu_args *a)
 {
     return 3 * (int64_t)a->n_tokens * a->width * F32;

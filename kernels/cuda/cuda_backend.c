@@ -302,6 +302,19 @@ static base_status cuda_rope(kern_ctx *ctx, const kern_rope_args *args)
     return f.st != BASE_OK ? f.st : kern_cuda_rope(state->stream, &a);
 }
 
+static base_status cuda_sample(kern_ctx *ctx, const kern_sample_args *args)
+{
+    const cuda_state *state = ctx->state;
+    finder f = find_for(ctx, "sample");
+    kern_sample_args a = *args;
+    AT(logits, a.n_rows);
+    AT(rows, a.n_rows);
+    AT(ids, a.n_rows);
+    AT(seen, a.n_rows);
+    AT(reports, a.n_rows);
+    return f.st != BASE_OK ? f.st : kern_cuda_sample(state->stream, &a);
+}
+
 static base_status cuda_swiglu(kern_ctx *ctx, const kern_swiglu_args *args)
 {
     const cuda_state *state = ctx->state;
@@ -396,6 +409,7 @@ static const kern_backend cuda_backend = {
     .project = cuda_project,
     .rmsnorm = cuda_rmsnorm,
     .rope = cuda_rope,
+    .sample = cuda_sample,
     .swiglu = cuda_swiglu,
     .turns = cuda_turns,
     .destroy = cuda_destroy,

@@ -16,6 +16,7 @@
 #include "kernels/op_merge.h"
 #include "kernels/op_rmsnorm.h"
 #include "kernels/op_rope.h"
+#include "kernels/op_sample.h"
 #include "kernels/op_swiglu.h"
 #include "kernels/op_turns.h"
 
@@ -30,6 +31,7 @@ BASE_MUST_CHECK base_status kern_cuda_embed(void *stream, const kern_embed_args 
 BASE_MUST_CHECK base_status kern_cuda_merge(void *stream, const kern_merge_args *args);
 BASE_MUST_CHECK base_status kern_cuda_rmsnorm(void *stream, const kern_rmsnorm_args *args);
 BASE_MUST_CHECK base_status kern_cuda_rope(void *stream, const kern_rope_args *args);
+BASE_MUST_CHECK base_status kern_cuda_sample(void *stream, const kern_sample_args *args);
 BASE_MUST_CHECK base_status kern_cuda_swiglu(void *stream, const kern_swiglu_args *args);
 BASE_MUST_CHECK base_status kern_cuda_turns(void *stream, const kern_turns_args *args);
 
