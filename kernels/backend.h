@@ -23,6 +23,8 @@ typedef struct kern_far {
     base_alloc mirror;
     base_status (*send)(void *ctx, const void *mirror, size_t n_bytes);
     base_status (*fetch)(void *ctx, void *mirror, size_t n_bytes);
+    base_status (*fetch_begin)(void *ctx, const void *mirror, size_t n_bytes, void *to);
+    base_status (*fetch_end)(void *ctx);
     base_status (*bind)(void *ctx, const void *bytes, size_t n_bytes);
     base_status (*bind_formats)(void *ctx, const kern_head_format *formats, int32_t n_layers,
                                 int32_t n_kv_heads);

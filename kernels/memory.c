@@ -2,6 +2,8 @@
 
 #include "kernels/backend.h"
 
+#include <string.h>
+
 const base_alloc *kern_memory(struct kern_ctx *ctx)
 {
     return ctx->far == NULL ? &ctx->mem : &ctx->far->memory;
@@ -20,6 +22,22 @@ base_status kern_send(struct kern_ctx *ctx, const void *mirror, size_t n_bytes)
 base_status kern_fetch(struct kern_ctx *ctx, void *mirror, size_t n_bytes)
 {
     return ctx->far == NULL ? BASE_OK : ctx->far->fetch(ctx->far->ctx, mirror, n_bytes);
+}
+
+base_status kern_fetch_begin(struct kern_ctx *ctx, const void *mirror, size_t n_bytes, void *to)
+{
+    if (ctx->far != NULL) {
+        return ctx->far->fetch_begin(ctx->far->ctx, mirror, n_bytes, to);
+    }
+    if (n_bytes > 0) {
+        memcpy(to, mirror, n_bytes);
+    }
+    return BASE_OK;
+}
+
+base_status kern_fetch_end(struct kern_ctx *ctx)
+{
+    return ctx->far == NULL ? BASE_OK : ctx->far->fetch_end(ctx->far->ctx);
 }
 
 base_status kern_bind(struct kern_ctx *ctx, const void *bytes, size_t n_bytes)

@@ -8,7 +8,8 @@
  *   kern_bind     host memory that nobody writes any more: weights
  *   kern_bind_formats  head formats [n_layers][n_kv_heads], with the codebooks, signs and orders that they point
  *                 to; an op is given those of a layer
- * On the CPU ops work on host memory itself: all four are the heap, and send, fetch and bind have nothing to do.
+ * On the CPU ops work on host memory itself: all four are the heap, send, fetch and bind have nothing to do, and a
+ * fetch in two parts is a copy at its begin.
  * Elsewhere a mirror has a twin of its size on the device, and an op given any other pointer returns BAD_INPUT.
  * Threads.  Those of the context: one. */
 #ifndef KERNELS_MEMORY_H
@@ -33,6 +34,15 @@ const base_alloc *kern_mirror(struct kern_ctx *ctx);
 BASE_MUST_CHECK base_status kern_send(struct kern_ctx *ctx, const void *mirror, size_t n_bytes);
 /* Waits for the ops called so far; then the host sees what they wrote.  Errors: as kern_send. */
 BASE_MUST_CHECK base_status kern_fetch(struct kern_ctx *ctx, void *mirror, size_t n_bytes);
+
+/* The same in two parts, for who has more ops to call meanwhile: begin notes the mirror's bytes as the ops called so
+ * far leave them, and once end returns they are in `to`, host memory that is not the mirror.  Ends come in the order
+ * of begins, of which KERN_MAX_FETCHES may be open.  Errors: BAD_INPUT (as kern_send; one too many, none to end),
+ * NO_MEMORY, DEVICE_LOST. */
+#define KERN_MAX_FETCHES 2
+BASE_MUST_CHECK base_status kern_fetch_begin(struct kern_ctx *ctx, const void *mirror,
+                                             size_t n_bytes, void *to);
+BASE_MUST_CHECK base_status kern_fetch_end(struct kern_ctx *ctx);
 
 /* Ops may be given any pointer into bytes, until it is unbound as often as it was bound.
  * Errors: BAD_INPUT (overlaps something else that is bound; a format that the device has no kernels for),

@@ -189,6 +189,20 @@ out:
     return st;
 }
 
+static base_status fetch_begin(void *ctx, const void *mirror, size_t n_bytes, void *to)
+{
+    cuda_memory *m = ctx;
+    char *device = NULL;
+    const base_status st = mirror_at(m, mirror, n_bytes, &device);
+    return st != BASE_OK ? st : cuda_fetch_begin(&m->fetches, m->stream, device, n_bytes, to);
+}
+
+static base_status fetch_end(void *ctx)
+{
+    cuda_memory *m = ctx;
+    return cuda_fetch_end(&m->fetches);
+}
+
 /* ---- what is bound ---- */
 
 /* If exactly these bytes are bound, one use more.  Errors: BAD_INPUT (an overlap). */
@@ -311,6 +325,7 @@ void cuda_memory_reset(cuda_memory *m)
     while (m->n_ranges > 0) {
         end_range(m, &m->ranges[m->n_ranges - 1]);
     }
+    cuda_fetch_reset(&m->fetches);
     m->mem.put(m->mem.ctx, m->ranges);
     m->ranges = NULL;
     m->max_ranges = 0;
@@ -324,6 +339,8 @@ void cuda_memory_far(cuda_memory *m, kern_far *far_out)
         .mirror = {mirror_get, put, m},
         .send = send,
         .fetch = fetch,
+        .fetch_begin = fetch_begin,
+        .fetch_end = fetch_end,
         .bind = bind,
         .bind_formats = bind_formats,
         .unbind = unbind,

@@ -10,6 +10,7 @@
 #include "base/alloc.h"
 #include "base/status.h"
 #include "kernels/backend.h"
+#include "kernels/cuda/cuda_fetch.h"
 #include "kernels/cuda/cuda_pages.h"
 #include "kernels/cuda/cuda_replay.h"
 
@@ -41,6 +42,7 @@ typedef struct cuda_memory {
     int32_t n_ranges;
     int32_t max_ranges;
     int64_t n_bytes; /* taken on the device */
+    cuda_fetches fetches;
 } cuda_memory;
 
 /* replay is borrowed; its stream is the memory's. */

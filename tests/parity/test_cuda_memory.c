@@ -127,6 +127,37 @@ static void many_ranges_keep_their_addresses_apart(void **state)
     }
 }
 
+static void a_fetch_in_two_parts_has_what_was_there_when_it_began(void **state)
+{
+    (void)state;
+    float *x = mirror(N);
+    float *one = mirror(N);
+    float taken[3][N];
+    for (int32_t i = 0; i < N; i++) {
+        x[i] = (float)i;
+        one[i] = 1.0f;
+    }
+    CHECK_STATUS(kern_send(ctx, x, N * sizeof *x), BASE_OK);
+    CHECK_STATUS(kern_send(ctx, one, N * sizeof *one), BASE_OK);
+    CHECK_STATUS(kern_fetch_begin(ctx, x, N * sizeof *x, taken[0]), BASE_OK);
+    for (int32_t k = 1; k < 3; k++) {
+        CHECK_STATUS(add(x, one), BASE_OK);
+        CHECK_STATUS(kern_fetch_begin(ctx, x, N * sizeof *x, taken[k]), BASE_OK);
+        CHECK_STATUS(kern_fetch_begin(ctx, x, N * sizeof *x, taken[k]), BASE_BAD_INPUT);
+        CHECK_STATUS(kern_fetch_end(ctx), BASE_OK);
+    }
+    CHECK_STATUS(kern_fetch_end(ctx), BASE_OK);
+    CHECK_STATUS(kern_fetch_end(ctx), BASE_BAD_INPUT);
+    for (int32_t k = 0; k < 3; k++) {
+        for (int32_t i = 0; i < N; i++) {
+            assert_true(taken[k][i] == (float)(i + k));
+        }
+    }
+    assert_true(x[0] == 0.0f); /* the mirror's own side stays */
+    drop(one);
+    drop(x);
+}
+
 static void too_much_memory_is_null_and_not_the_end(void **state)
 {
     (void)state;
@@ -202,6 +233,7 @@ int main(void)
         cmocka_unit_test(a_pointer_that_the_context_does_not_know_is_refused_by_name),
         cmocka_unit_test(bound_bytes_are_copied_once_and_stay_until_the_last_unbind),
         cmocka_unit_test(many_ranges_keep_their_addresses_apart),
+        cmocka_unit_test(a_fetch_in_two_parts_has_what_was_there_when_it_began),
         cmocka_unit_test(too_much_memory_is_null_and_not_the_end),
         cmocka_unit_test(the_gpu_is_described_and_another_is_not_there),
         cmocka_unit_test(a_stopwatch_sees_what_the_gpu_does),
