@@ -1,8 +1,10 @@
 /* kernels/op_embed.h - looks up rows: of the embedding, or of activations those whose logits are asked for.
  *
- *   y[t, :] = table[ids[t], :]     table [V, C] dtype; y [T, C] f32
+ *   y[t, :] = table[id, :]     table [V, C] dtype; y [T, C] f32
+ *   id = ids[t], or, if that is below 0, recent[-1 - ids[t]]: a token that the host has not seen yet (op_sample.h)
  *
- * Limits.  T >= 0; 0 <= ids[t] < V.  Errors: BAD_INPUT (an id, named; nothing written), DEVICE_LOST. */
+ * Limits.  T >= 0; -n_recent <= ids[t] < V; recent [n_recent] holds ids of the table, which nobody checks.
+ * Errors: BAD_INPUT (an id, named; nothing written), DEVICE_LOST. */
 #ifndef KERNELS_OP_EMBED_H
 #define KERNELS_OP_EMBED_H
 
@@ -21,6 +23,8 @@ typedef struct kern_embed_args {
     int32_t n_vocab;
     int32_t width;
     base_dtype dtype;
+    int32_t n_recent;
+    const int32_t *recent; /* NULL if n_recent is 0 */
 } kern_embed_args;
 
 BASE_MUST_CHECK base_status kern_embed(struct kern_ctx *ctx, const kern_embed_args *args);

@@ -6,7 +6,8 @@ CPU_CLONES base_status kern_cpu_embed(kern_ctx *ctx, const kern_embed_args *a)
 {
     (void)ctx; /* a copy: memory bound and short */
     for (int64_t t = 0; t < a->n_tokens; t++) {
-        const int64_t row = (int64_t)a->ids[t] * a->width;
+        const int32_t id = a->ids[t] >= 0 ? a->ids[t] : a->recent[-1 - a->ids[t]];
+        const int64_t row = (int64_t)id * a->width;
         float *y = a->y + t * a->width;
         int32_t c = 0;
         for (; c + CPU_LANES <= a->width; c += CPU_LANES) {

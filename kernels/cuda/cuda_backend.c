@@ -207,6 +207,7 @@ static base_status cuda_embed(kern_ctx *ctx, const kern_embed_args *args)
     AT(ids, a.n_tokens);
     AT(table, 1);
     AT(y, a.n_tokens);
+    AT(recent, a.n_recent);
     return f.st != BASE_OK ? f.st : kern_cuda_embed(state->stream, &a);
 }
 

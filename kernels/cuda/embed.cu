@@ -8,6 +8,12 @@ namespace {
 
 constexpr int kThreads = 128;
 
+__device__ int64_t id_of(const kern_embed_args &a, int64_t t)
+{
+    const int id = a.ids[t];
+    return id >= 0 ? id : a.recent[-1 - id];
+}
+
 template <typename W>
 __global__ void __launch_bounds__(kThreads) embed_wide(const kern_embed_args a)
 {
@@ -18,7 +24,7 @@ __global__ void __launch_bounds__(kThreads) embed_wide(const kern_embed_args a)
     }
     const int64_t t = blockIdx.y;
     float x[8];
-    cuda_load8(static_cast<const W *>(a.table) + (int64_t)a.ids[t] * a.width + c, x);
+    cuda_load8(static_cast<const W *>(a.table) + id_of(a, t) * a.width + c, x);
     cuda_store8(a.y + t * a.width + c, x);
 }
 
@@ -30,7 +36,7 @@ __global__ void __launch_bounds__(kThreads) embed_any(const kern_embed_args a)
     if (c < a.width) {
         const int64_t t = blockIdx.y;
         const W *table = static_cast<const W *>(a.table);
-        a.y[t * a.width + c] = cuda_f32(table[(int64_t)a.ids[t] * a.width + c]);
+        a.y[t * a.width + c] = cuda_f32(table[id_of(a, t) * a.width + c]);
     }
 }
 

@@ -8,7 +8,8 @@ static void embed_copies_every_dtype_exactly(void **state)
 {
     enum { VOCAB = 71, TOKENS = 9 };
     static const int32_t widths[] = {1, 8, 77, 2048};
-    static const int32_t ids[TOKENS] = {0, 70, 3, 3, 69, 1, 0, 44, 70};
+    static const int32_t ids[TOKENS] = {0, 70, 3, -1, 69, 1, 0, -2, 70};
+    static const int32_t recent[2] = {44, 3};
     kern_ctx *ctx = parity_ctx(1);
     (void)state;
     for (size_t i = 0; i < 4 * 3; i++) {
@@ -17,7 +18,15 @@ static void embed_copies_every_dtype_exactly(void **state)
         float *x = parity_normals(i, (int64_t)VOCAB * width, 10.0);
         void *table = parity_elems(x, (int64_t)VOCAB * width, t);
         float *want = parity_memory((int64_t)TOKENS * width, sizeof *want);
-        kern_embed_args a = {ids, table, want, TOKENS, VOCAB, width, t};
+        kern_embed_args a = {.ids = ids,
+                             .table = table,
+                             .y = want,
+                             .n_tokens = TOKENS,
+                             .n_vocab = VOCAB,
+                             .width = width,
+                             .dtype = t,
+                             .n_recent = 2,
+                             .recent = recent};
         CHECK_STATUS(kern_embed(ctx, &a), BASE_OK);
 
         const size_t n_bytes = (size_t)TOKENS * (size_t)width * sizeof(float);
@@ -25,6 +34,7 @@ static void embed_copies_every_dtype_exactly(void **state)
         void *dy = on_device(x, n_bytes);
         a.ids = device_copy(&device, ids, sizeof ids);
         a.table = device_copy(&device, table, VOCAB * (size_t)width * base_dtype_bytes(t));
+        a.recent = device_copy(&device, recent, sizeof recent);
         a.y = dy;
         CHECK_STATUS(kern_cuda_embed(NULL, &a), BASE_OK);
         void *got = bytes_from_device(dy, n_bytes);
@@ -54,7 +64,13 @@ static void embed_takes_many_rows_of_activations(void **state)
         void *dx = on_device(x, (size_t)X_ROWS * (size_t)width * sizeof *x);
         void *dy = on_device(y, (size_t)ROWS * (size_t)width * sizeof *y);
         void *drows = on_device(rows, ROWS * sizeof *rows);
-        const kern_embed_args a = {drows, dx, dy, ROWS, X_ROWS, width, BASE_F32};
+        const kern_embed_args a = {.ids = drows,
+                                   .table = dx,
+                                   .y = dy,
+                                   .n_tokens = ROWS,
+                                   .n_vocab = X_ROWS,
+                                   .width = width,
+                                   .dtype = BASE_F32};
         CHECK_STATUS(kern_cuda_embed(NULL, &a), BASE_OK);
         float *got = from_device(dy, (int64_t)ROWS * width);
         for (int32_t r = 0; r < ROWS; r++) {

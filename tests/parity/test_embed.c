@@ -98,12 +98,45 @@ static void broken_limits_are_refused(void **state)
     kern_ctx_destroy(ctx);
 }
 
+static void ids_below_zero_are_recent_ones(void **state)
+{
+    (void)state;
+    enum { V = 6, WIDTH = 9 };
+    kern_ctx *ctx = parity_ctx(1);
+    float *table = parity_normals(1, V * WIDTH, 1.0);
+    static const int32_t recent[] = {5, 0, 3};
+    static const int32_t ids[] = {-3, 2, -1, -2};
+    static const int32_t want[] = {3, 2, 5, 0};
+    float *y = parity_guarded(4 * WIDTH);
+    kern_embed_args args = {.ids = ids,
+                            .table = table,
+                            .y = y,
+                            .n_tokens = 4,
+                            .n_vocab = V,
+                            .width = WIDTH,
+                            .dtype = BASE_F32,
+                            .n_recent = 3,
+                            .recent = recent};
+    CHECK_STATUS(kern_embed(ctx, &args), BASE_OK);
+    for (int32_t t = 0; t < 4; t++) {
+        assert_memory_equal(y + t * WIDTH, table + want[t] * WIDTH, WIDTH * sizeof *y);
+    }
+    args.n_recent = 2;
+    CHECK_STATUS(kern_embed(ctx, &args), BASE_BAD_INPUT);
+    CHECK_ERROR_NAMES("-3");
+    parity_guarded_check(y, 4 * WIDTH);
+    free(table);
+    parity_guarded_free(y);
+    kern_ctx_destroy(ctx);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(rows_are_copied_exactly),
         cmocka_unit_test(an_f32_table_keeps_every_bit),
         cmocka_unit_test(broken_limits_are_refused),
+        cmocka_unit_test(ids_below_zero_are_recent_ones),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

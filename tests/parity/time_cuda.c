@@ -225,8 +225,13 @@ static world w;
 static void launch_embed(timer *t, const timed_case *c)
 {
     const int32_t width = c->b * c->c;
-    const kern_embed_args a = {w.ids, t->arena, next(t, (int64_t)c->a * width * 4), c->a, 8192,
-                               width, BASE_BF16};
+    const kern_embed_args a = {.ids = w.ids,
+                               .table = t->arena,
+                               .y = next(t, (int64_t)c->a * width * 4),
+                               .n_tokens = c->a,
+                               .n_vocab = 8192,
+                               .width = width,
+                               .dtype = BASE_BF16};
     CHECK_STATUS(kern_cuda_embed(t->stream, &a), BASE_OK);
 }
 
