@@ -99,7 +99,8 @@ static base_status rank_open(const world *w, rank *r, comm *c, int64_t context, 
     const base_alloc counting = bench_counting_heap(&r->counter);
     const int32_t n_blocks = (int32_t)kv_blocks_of_tokens(context + 2 * DECODE_STEPS) + 1;
     const int32_t max_tokens = o->prefill_chunk > o->batch ? o->prefill_chunk : o->batch;
-    const forward_limits limits = {max_tokens, o->batch, TIMEOUT_MS};
+    const forward_limits limits = {
+        .max_step_tokens = max_tokens, .max_samples = o->batch, .timeout_ms = TIMEOUT_MS};
     const kv_shard_options shard = {.n_pages = (n_blocks / o->n_ranks + 1) * o->batch,
                                     .n_slots = o->batch,
                                     .max_step_tokens = max_tokens,

@@ -60,6 +60,7 @@ static base_status hash_sizes(const engine_options *sizes, base_hash *hash_out)
         base_hasher_add_u64(hasher, (uint64_t)sizes->max_batch);
         base_hasher_add_u64(hasher, (uint64_t)sizes->prefill_chunk);
         base_hasher_add_u64(hasher, (uint64_t)sizes->max_context);
+        base_hasher_add_u64(hasher, (uint64_t)sizes->n_ahead);
         *hash_out = base_hasher_end(hasher);
     }
     return st;
@@ -102,6 +103,7 @@ static base_status choose_sizes(rank *r, const worker_options *options)
     BASE_TRY(st, out, boot_least(r->ranks, n_pages, &least));
     BASE_TRY(st, out,
              sizes_engine(options, &r->model->config, r->world.n_ranks, (int32_t)least, &r->sizes));
+    r->sizes.n_ahead = r->device == KERN_DEVICE_CUDA;
     BASE_TRY(st, out, hash_sizes(&r->sizes, &hash));
     BASE_TRY(st, out, boot_compare(r->ranks, "command line", hash));
 

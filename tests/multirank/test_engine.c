@@ -254,8 +254,12 @@ static void check_policy(const char *policy, int32_t short_way)
         bool together;
         int32_t chunk;
         int64_t goal_ms; /* of a step: parts of any size, as time goes */
-    } ways[] = {
-        {false, 512, 0}, {true, 128, 0}, {true, 512, 20}, {false, 8192, 0}, {true, 8192, 0}};
+        int32_t n_ahead;
+    } ways[] = {{false, 512, 0, 1},
+                {true, 128, 0, 1},
+                {true, 512, 20, 0},
+                {false, 8192, 0, 0},
+                {true, 8192, 0, 1}};
     const int32_t n_ways = (int32_t)(sizeof ways / sizeof ways[0]);
     for (int32_t i = 0; i < n_ways; i++) {
         engine_options options = usual;
@@ -265,11 +269,13 @@ static void check_policy(const char *policy, int32_t short_way)
         }
         options.prefill_chunk = ways[i].chunk;
         options.step_goal_ms = ways[i].goal_ms;
+        options.n_ahead = ways[i].n_ahead;
         got = make_script(ways[i].together);
         run(the.all, policy, &options, &got);
-        (void)snprintf(how, sizeof how, "%s, chunks of %d%s",
+        (void)snprintf(how, sizeof how, "%s, chunks of %d%s%s",
                        ways[i].together ? "together" : "one by one", ways[i].chunk,
-                       ways[i].goal_ms > 0 ? " or less" : "");
+                       ways[i].goal_ms > 0 ? " or less" : "",
+                       ways[i].n_ahead > 0 ? ", a step ahead" : "");
         check_same(&got, &want, policy, how);
     }
 }
@@ -338,19 +344,22 @@ static void a_cancelled_sequence_leaves_the_others_as_they_were(void **state)
     want = make_script(true);
     want.first = the.n_prompts - 2; /* 513 tokens, and the needle */
     run(the.all, "tq:k=4,v=4", &options, &want);
-    got = want;
-    memset(got.answers, 0, sizeof got.answers);
-    got.n_calls = 0;
-    got.cancel_at = 2; /* in the middle of its prompt */
-    run(the.all, "tq:k=4,v=4", &options, &got);
-    if (the.world.rank == 0) {
-        const int32_t i = got.first;
-        assert_int_equal(got.answers[i].reason, GROUP_END_CANCELLED);
-        assert_int_equal(got.answers[i].n_ids, 0);
-        assert_int_equal(got.answers[i].n_blocks, 2);
-        got.first = want.first = i + 1;
+    const int32_t first = want.first;
+    for (options.n_ahead = 0; options.n_ahead <= 1; options.n_ahead++) {
+        want.first = first;
+        got = want;
+        memset(got.answers, 0, sizeof got.answers);
+        got.n_calls = 0;
+        got.cancel_at = 2; /* in the middle of its prompt */
+        run(the.all, "tq:k=4,v=4", &options, &got);
+        if (the.world.rank == 0) {
+            assert_int_equal(got.answers[first].reason, GROUP_END_CANCELLED);
+            assert_int_equal(got.answers[first].n_ids, 0);
+            assert_int_equal(got.answers[first].n_blocks, 2);
+            got.first = want.first = first + 1;
+        }
+        check_same(&got, &want, "tq:k=4,v=4", "beside a cancelled one");
     }
-    check_same(&got, &want, "tq:k=4,v=4", "beside a cancelled one");
 }
 
 static void a_replay_goes_on_with_the_tokens_of_an_uninterrupted_run(void **state)
@@ -358,6 +367,8 @@ static void a_replay_goes_on_with_the_tokens_of_an_uninterrupted_run(void **stat
     (void)state;
     static script whole;
     static script rest;
+    engine_options ahead = usual;
+    ahead.n_ahead = 1;
     whole = make_script(false);
     whole.first = the.n_prompts - 2;
     whole.end = the.n_prompts - 1;
@@ -368,7 +379,7 @@ static void a_replay_goes_on_with_the_tokens_of_an_uninterrupted_run(void **stat
     const answer *a = &whole.answers[whole.first];
     rest.n_sent = 3;
     rest.sent = a->ids;
-    run(the.all, "tq:k=3,v=3", &usual, &rest);
+    run(the.all, "tq:k=3,v=3", &ahead, &rest);
     if (the.world.rank == 0) {
         const answer *b = &rest.answers[rest.first];
         assert_int_equal(b->n_ids, a->n_ids - 3);
@@ -380,12 +391,15 @@ static void stop_ends_the_group_after_the_running_step(void **state)
 {
     (void)state;
     static script s;
-    s = make_script(true);
-    s.stop_at = 10;
-    run(the.all, "bf16", &usual, &s); /* OK on every rank is the test */
-    if (the.world.rank == 0) {
-        assert_true(s.n_open > 0);
-        assert_in_range(s.n_calls, 10, 40);
+    engine_options options = usual;
+    for (options.n_ahead = 0; options.n_ahead <= 1; options.n_ahead++) {
+        s = make_script(true);
+        s.stop_at = 10;
+        run(the.all, "bf16", &options, &s); /* OK on every rank is the test */
+        if (the.world.rank == 0) {
+            assert_true(s.n_open > 0);
+            assert_in_range(s.n_calls, 10, 40);
+        }
     }
 }
 

@@ -8,9 +8,15 @@
 #include "worker/engine/plan.h"
 
 #include <inttypes.h>
+#include <string.h>
 
 #define IDLE_SLICE_US 50000 /* how often an idle rank 0 looks at `stop` */
 #define MAX_COMMANDS  4096  /* between two steps, so that a flood cannot hold the steps up */
+
+typedef struct flight { /* a step under way */
+    int64_t begun_us;
+    int32_t n_tokens;
+} flight;
 
 struct engine {
     comm *ranks;
@@ -18,14 +24,15 @@ struct engine {
     kv_shard *shard;
     forward *forward;
     step_plan *plan;
-    lead *lead;           /* rank 0 */
-    float *logits;        /* rank 0: [max_batch, V], a mirror */
-    kv_step_seq *seqs;    /* [max_batch] */
-    int32_t *ids;         /* [max_tokens] */
-    int32_t *sample_rows; /* [max_batch] */
-    int32_t *sampled;     /* [max_batch] */
-    int32_t *last_token;  /* [max_batch] of each slot */
-    uint64_t *heartbeats; /* [n_ranks] */
+    lead *lead;                     /* rank 0 */
+    kv_step_seq *seqs;              /* [max_batch] */
+    int32_t *ids;                   /* [max_tokens] */
+    forward_pick *picks;            /* rank 0: [max_batch] */
+    uint64_t *heartbeats;           /* [n_ranks] */
+    flight flights[LEAD_MAX_STEPS]; /* n_flights, the oldest first */
+    int32_t n_flights;
+    int32_t n_ahead;   /* steps that may be under way while the next one is planned */
+    int64_t landed_us; /* when the last one ended */
     uint64_t step;
     bool met; /* a first plan has reached everyone */
     step_pace pace;
@@ -48,6 +55,10 @@ static base_status check_options(const engine_options *o, const model_config *co
         return BASE_FAIL(BASE_BAD_INPUT, "step_goal_ms %lld, allowed 0 and more",
                          (long long)o->step_goal_ms);
     }
+    if (o->n_ahead < 0 || o->n_ahead >= LEAD_MAX_STEPS) {
+        return BASE_FAIL(BASE_BAD_INPUT, "n_ahead %d, allowed 0..%d", o->n_ahead,
+                         LEAD_MAX_STEPS - 1);
+    }
     if (o->max_context < 2 || o->max_context > config->max_context) {
         return BASE_FAIL(BASE_BAD_INPUT, "max_context %lld, allowed 2..%lld",
                          (long long)o->max_context, (long long)config->max_context);
@@ -60,20 +71,17 @@ static void *take(const base_alloc *mem, int32_t n, size_t bytes)
     return mem->get(mem->ctx, (size_t)n * bytes);
 }
 
-static base_status create_arrays(engine *e, int32_t max_batch, int32_t max_tokens, int32_t n_vocab)
+static base_status create_arrays(engine *e, int32_t max_batch, int32_t max_tokens)
 {
     const base_alloc *mem = &e->mem;
     e->seqs = take(mem, max_batch, sizeof *e->seqs);
     e->ids = take(mem, max_tokens, sizeof *e->ids);
-    e->sample_rows = take(mem, max_batch, sizeof *e->sample_rows);
-    e->sampled = take(mem, max_batch, sizeof *e->sampled);
-    e->last_token = take(mem, max_batch, sizeof *e->last_token);
     e->heartbeats = take(mem, comm_size(e->ranks), sizeof *e->heartbeats);
     if (e->rank == 0) {
-        e->logits = take(kern_mirror(e->ctx), max_batch, (size_t)n_vocab * sizeof *e->logits);
+        e->picks = take(mem, max_batch, sizeof *e->picks);
     }
-    if (e->seqs == NULL || e->ids == NULL || e->sample_rows == NULL || e->sampled == NULL ||
-        e->last_token == NULL || e->heartbeats == NULL || (e->rank == 0 && e->logits == NULL)) {
+    if (e->seqs == NULL || e->ids == NULL || e->heartbeats == NULL ||
+        (e->rank == 0 && e->picks == NULL)) {
         return BASE_FAIL(BASE_NO_MEMORY, "engine of %d sequences", max_batch);
     }
     return BASE_OK;
@@ -90,7 +98,8 @@ void engine_limits(const engine_options *options, kv_shard_options *shard_out,
                                     .max_blocks_per_slot = (int32_t)max_blocks};
     *forward_out = (forward_limits){.max_step_tokens = max_tokens,
                                     .max_samples = options->max_batch,
-                                    .timeout_ms = ENGINE_STEP_MS};
+                                    .timeout_ms = ENGINE_STEP_MS,
+                                    .n_slots = options->max_batch};
 }
 
 base_status engine_create(const model *m, const kv_format *format, kern_ctx *ctx, comm *ranks,
@@ -111,12 +120,12 @@ base_status engine_create(const model *m, const kv_format *format, kern_ctx *ctx
     e->ranks = ranks;
     e->ctx = ctx;
     e->rank = comm_rank(ranks);
+    e->n_ahead = options->n_ahead;
     engine_limits(options, &shard_options, &limits);
     BASE_TRY(st, out, kv_shard_create(format, &shard_options, ctx, mem, &e->shard));
     BASE_TRY(st, out, forward_create(m, format, ctx, ranks, &limits, mem, &e->forward));
     BASE_TRY(st, out, step_plan_create(options->max_batch, limits.max_step_tokens, mem, &e->plan));
-    BASE_TRY(st, out,
-             create_arrays(e, options->max_batch, limits.max_step_tokens, m->config.n_vocab));
+    BASE_TRY(st, out, create_arrays(e, options->max_batch, limits.max_step_tokens));
     if (e->rank == 0) {
         BASE_TRY(st, out, lead_create(options, comm_size(ranks), m->config.n_vocab, mem, &e->lead));
     }
@@ -135,11 +144,8 @@ void engine_destroy(engine *e)
     }
     const base_alloc mem = e->mem;
     lead_destroy(e->lead);
-    kern_mirror(e->ctx)->put(kern_mirror(e->ctx)->ctx, e->logits);
     mem.put(mem.ctx, e->heartbeats);
-    mem.put(mem.ctx, e->last_token);
-    mem.put(mem.ctx, e->sampled);
-    mem.put(mem.ctx, e->sample_rows);
+    mem.put(mem.ctx, e->picks);
     mem.put(mem.ctx, e->ids);
     mem.put(mem.ctx, e->seqs);
     step_plan_destroy(e->plan);
@@ -151,11 +157,11 @@ void engine_destroy(engine *e)
 /* ---- a step, on every rank ---- */
 
 /* The plan in the words of cache and forward. */
-static base_status lay_out(engine *e, const kv_step **step_out, int32_t *n_samples_out)
+static base_status lay_out(engine *e, const kv_step **step_out, int32_t *n_made_out)
 {
     base_status st = BASE_OK;
     const step_plan *plan = e->plan;
-    int32_t n_samples = 0;
+    int32_t n_made = 0;
 
     for (int32_t i = 0; i < plan->n_seqs; i++) {
         const plan_seq *s = &plan->seqs[i];
@@ -164,11 +170,9 @@ static base_status lay_out(engine *e, const kv_step **step_out, int32_t *n_sampl
         }
         e->seqs[i] = (kv_step_seq){s->slot, s->n_tokens, s->position};
         for (int32_t t = s->first_token; t < s->first_token + s->n_tokens; t++) {
-            e->ids[t] = plan->ids[t] == PLAN_LAST_TOKEN ? e->last_token[s->slot] : plan->ids[t];
+            e->ids[t] = plan->ids[t] == PLAN_LAST_TOKEN ? -1 - s->slot : plan->ids[t];
         }
-        if (s->samples) {
-            e->sample_rows[n_samples++] = s->first_token + s->n_tokens - 1;
-        }
+        n_made += s->samples;
     }
     for (int32_t i = 0; i < plan->n_pages; i++) {
         const plan_page *p = &plan->pages[i];
@@ -177,42 +181,61 @@ static base_status lay_out(engine *e, const kv_step **step_out, int32_t *n_sampl
         }
     }
     BASE_TRY(st, out, kv_shard_begin_step(e->shard, e->seqs, plan->n_seqs, step_out));
-    *n_samples_out = n_samples;
+    *n_made_out = n_made;
 
 out:
     return st;
 }
 
-static base_status run_step(engine *e)
+static base_status begin_step(engine *e)
 {
     base_status st = BASE_OK;
     const step_plan *plan = e->plan;
-    const int64_t start_us = base_now_us();
-    const int64_t timeout_ms = pace_deadline_ms(&e->pace, plan->n_tokens);
+    const flight f = {base_now_us(), plan->n_tokens};
     const kv_step *step = NULL;
-    int32_t n_samples = 0;
+    int32_t n_made = 0;
 
-    BASE_TRY(st, out, lay_out(e, &step, &n_samples));
-    forward_set_timeout(e->forward, timeout_ms);
-    BASE_TRY(
-        st, out,
-        forward_step(e->forward, e->shard, step, e->ids, e->sample_rows, n_samples, e->logits));
-    if (n_samples > 0) {
-        if (e->rank == 0) {
-            lead_sample(e->lead, plan, e->logits, e->sampled);
-        }
-        BASE_TRY(st, out,
-                 comm_broadcast(e->ranks, e->sampled, (size_t)n_samples * sizeof *e->sampled, 0,
-                                timeout_ms));
-        for (int32_t i = 0, k = 0; i < plan->n_seqs; i++) {
-            if (plan->seqs[i].samples) {
-                e->last_token[plan->seqs[i].slot] = e->sampled[k++];
-            }
-        }
+    BASE_TRY(st, out, lay_out(e, &step, &n_made));
+    if (e->rank == 0) {
+        n_made = lead_picks(e->lead, e->picks);
     }
-    pace_note(&e->pace, base_now_us() - start_us, plan->n_tokens);
+    forward_set_timeout(e->forward, pace_deadline_ms(&e->pace, plan->n_tokens));
+    BASE_TRY(st, out, forward_begin(e->forward, e->shard, step, e->ids, e->picks, n_made));
+    e->flights[e->n_flights++] = f;
 
 out:
+    return st;
+}
+
+/* Waits for the oldest step under way.  A step begins when the one before it has ended. */
+static base_status end_step(engine *e, const engine_io *io)
+{
+    base_status st = BASE_OK;
+    const flight f = e->flights[0];
+    forward_made made;
+
+    BASE_TRY(st, out, forward_end(e->forward, &made));
+    const int64_t now_us = base_now_us();
+    pace_note(&e->pace, now_us - (f.begun_us > e->landed_us ? f.begun_us : e->landed_us),
+              f.n_tokens);
+    e->landed_us = now_us;
+    e->n_flights--;
+    memmove(e->flights, e->flights + 1, (size_t)e->n_flights * sizeof *e->flights);
+    if (e->rank == 0) {
+        lead_commit(e->lead, io, &made);
+    }
+
+out:
+    return st;
+}
+
+/* Until n_left steps are under way. */
+static base_status end_steps(engine *e, const engine_io *io, int32_t n_left)
+{
+    base_status st = BASE_OK;
+    while (st == BASE_OK && e->n_flights > n_left) {
+        st = end_step(e, io);
+    }
     return st;
 }
 
@@ -235,15 +258,21 @@ static base_status share_plan(engine *e, int32_t n_tokens_before, int64_t least_
     return st;
 }
 
-/* Runs what the broadcast plan says; PLAN_STOP needs nothing. */
-static base_status run_plan(engine *e)
+/* Runs what the broadcast plan says; PLAN_STOP needs nothing.  What is under way besides a step ends first. */
+static base_status run_plan(engine *e, const engine_io *io)
 {
-    switch (e->plan->kind) {
-    case PLAN_STEP: return run_step(e);
-    case PLAN_IDLE: return run_heartbeat(e);
-    case PLAN_STOP: break;
+    base_status st = BASE_OK;
+    if (e->plan->kind == PLAN_STEP) {
+        BASE_TRY(st, out, begin_step(e));
+        st = end_steps(e, io, e->n_ahead);
+        goto out;
     }
-    return BASE_OK;
+    BASE_TRY(st, out, end_steps(e, io, 0));
+    if (e->plan->kind == PLAN_IDLE) {
+        st = run_heartbeat(e);
+    }
+out:
+    return st;
 }
 
 /* ---- rank 0 ---- */
@@ -265,7 +294,8 @@ out:
     return st;
 }
 
-/* Puts the next plan into e->plan; waits while there is nothing to do and no heartbeat due. */
+/* Puts the next plan into e->plan; waits while there is nothing to do and no heartbeat due.  Where nothing can run
+ * before a step under way has ended, it ends here. */
 static base_status next_plan(engine *e, const engine_io *io, const volatile sig_atomic_t *stop)
 {
     base_status st = BASE_OK;
@@ -283,6 +313,11 @@ static base_status next_plan(engine *e, const engine_io *io, const volatile sig_
         if (lead_plan(e->lead, &e->pace, e->step + 1, e->plan)) {
             e->step++;
             break;
+        }
+        if (e->n_flights > 0) {
+            BASE_TRY(st, out, end_steps(e, io, 0));
+            wait_us = 0;
+            continue;
         }
         if (now_us >= heartbeat_us) {
             step_plan_reset(e->plan, PLAN_IDLE, ++e->step);
@@ -303,10 +338,7 @@ static base_status run_lead(engine *e, const engine_io *io, const volatile sig_a
         BASE_TRY(st, out, next_plan(e, io, stop));
         BASE_TRY(st, out, share_plan(e, n_tokens, ENGINE_PLAN_MS - ENGINE_HEARTBEAT_MS));
         n_tokens = e->plan->n_tokens;
-        BASE_TRY(st, out, run_plan(e));
-        if (e->plan->kind == PLAN_STEP) {
-            lead_commit(e->lead, io, e->plan, e->logits, e->sampled);
-        }
+        BASE_TRY(st, out, run_plan(e, io));
     } while (e->plan->kind != PLAN_STOP);
 
 out:
@@ -334,7 +366,7 @@ static base_status run_follower(engine *e, const volatile sig_atomic_t *stop)
         }
         BASE_TRY(st, out, share_plan(e, n_tokens, least_ms));
         n_tokens = e->plan->n_tokens;
-        BASE_TRY(st, out, run_plan(e));
+        BASE_TRY(st, out, run_plan(e, NULL));
     } while (e->plan->kind != PLAN_STOP);
 
 out:

@@ -43,6 +43,10 @@ typedef struct engine_options {
     int32_t n_pages;     /* of each rank's pool */
     int64_t
         step_goal_ms; /* prompts get less than prefill_chunk where a step would take longer; 0: never */
+    int32_t
+        n_ahead; /* 1: a step is planned and given to the device while the one before runs, for devices that run beside
+                    the host: they never wait for it, and a sequence that ends costs one token that nobody sees.  0: a
+                    step has ended before the next is planned.  Tokens are the same */
 } engine_options;
 
 typedef struct engine_io {

@@ -1,25 +1,37 @@
 #include "worker/engine/lead.h"
 
 #include "base/log.h"
+#include "base/random.h"
 #include "worker/engine/ledger.h"
-#include "worker/engine/sampler.h"
 #include "worker/engine/scheduler.h"
 
 #include <assert.h>
 #include <inttypes.h>
 
+static_assert(INFERENCE_MAX_LOGPROBS <= KERN_SAMPLE_MAX_TOP, "reports hold what is asked for");
+
+typedef struct part { /* of a step under way */
+    ledger_seq *seq;  /* NULL: it has ended meanwhile */
+    plan_seq plan;
+} part;
+
+typedef struct lead_step {
+    part *parts; /* [max_batch] */
+    int32_t n_parts;
+} lead_step;
+
 struct lead {
     ledger *ledger;
-    sampler *sampler;
-    sched_seq *sched;       /* [max_batch] */
-    sched_pick *picks;      /* [max_batch] */
-    ledger_seq **step_seqs; /* [max_batch] behind the plan's sequences */
-    int32_t *used_blocks;   /* [n_ranks] */
+    sched_seq *sched;                /* [max_batch] */
+    sched_pick *picks;               /* [max_batch] */
+    lead_step steps[LEAD_MAX_STEPS]; /* number n is at n % LEAD_MAX_STEPS */
+    uint64_t n_planned;
+    uint64_t n_steps;     /* of them, that are committed */
+    int32_t *used_blocks; /* [n_ranks] */
     int32_t n_ranks;
     int32_t n_vocab;
     int32_t prefill_chunk;
     int64_t step_goal_ms;
-    uint64_t n_steps;
     int64_t load_reported_us;
     bool load_changed;
     bool draining;
@@ -48,12 +60,15 @@ base_status lead_create(const engine_options *options, int32_t n_ranks, int32_t 
                                   .n_vocab = n_vocab,
                                   .max_context = options->max_context};
     BASE_TRY(st, out, ledger_create(&limits, mem, &l->ledger));
-    BASE_TRY(st, out, sampler_create(n_vocab, mem, &l->sampler));
     l->sched = mem->get(mem->ctx, n_seqs * sizeof *l->sched);
     l->picks = mem->get(mem->ctx, n_seqs * sizeof *l->picks);
-    l->step_seqs = mem->get(mem->ctx, n_seqs * sizeof(ledger_seq *));
     l->used_blocks = mem->get(mem->ctx, (size_t)n_ranks * sizeof *l->used_blocks);
-    if (l->sched == NULL || l->picks == NULL || l->step_seqs == NULL || l->used_blocks == NULL) {
+    bool ok = l->sched != NULL && l->picks != NULL && l->used_blocks != NULL;
+    for (int32_t i = 0; ok && i < LEAD_MAX_STEPS; i++) {
+        l->steps[i].parts = mem->get(mem->ctx, n_seqs * sizeof(part));
+        ok = l->steps[i].parts != NULL;
+    }
+    if (!ok) {
         st = BASE_FAIL(BASE_NO_MEMORY, "step state of %zu sequences", n_seqs);
         goto out;
     }
@@ -72,10 +87,11 @@ void lead_destroy(lead *l)
     }
     const base_alloc mem = l->mem;
     mem.put(mem.ctx, l->used_blocks);
-    mem.put(mem.ctx, l->step_seqs);
+    for (int32_t i = 0; i < LEAD_MAX_STEPS; i++) {
+        mem.put(mem.ctx, l->steps[i].parts);
+    }
     mem.put(mem.ctx, l->picks);
     mem.put(mem.ctx, l->sched);
-    sampler_destroy(l->sampler);
     ledger_destroy(l->ledger);
     mem.put(mem.ctx, l);
 }
@@ -116,6 +132,17 @@ static void admit(lead *l, const engine_io *io, const group_down *down)
     io->emit(io->ctx, &up);
 }
 
+/* Steps under way have nothing more to do with s. */
+static void forget(lead *l, const ledger_seq *s)
+{
+    for (int32_t k = 0; k < LEAD_MAX_STEPS; k++) {
+        for (int32_t i = 0; i < l->steps[k].n_parts; i++) {
+            part *p = &l->steps[k].parts[i];
+            p->seq = p->seq == s ? NULL : p->seq;
+        }
+    }
+}
+
 static void end(lead *l, const engine_io *io, ledger_seq *s, group_end_reason reason,
                 int32_t stop_id)
 {
@@ -127,6 +154,7 @@ static void end(lead *l, const engine_io *io, ledger_seq *s, group_end_reason re
                          .blocks_per_rank = l->used_blocks,
                          .n_blocks_per_rank = (size_t)l->n_ranks};
     BASE_DEBUG("seq %" PRIu64 " slot %d ends at %" PRId64 " tokens", s->seq, s->slot, s->position);
+    forget(l, s);
     ledger_end(l->ledger, s);
     l->load_changed = true;
     io->emit(io->ctx, &up);
@@ -163,30 +191,35 @@ bool lead_drained(const lead *l)
 
 /* ---- a step ---- */
 
-static void plan_one(lead *l, step_plan *plan, ledger_seq *s, const sched_pick *pick)
+static void plan_one(lead *l, lead_step *step, step_plan *plan, ledger_seq *s,
+                     const sched_pick *pick)
 {
-    const int64_t end = s->position + pick->n_tokens;
+    const int64_t begin = s->position + s->n_ahead;
+    const int64_t end = begin + pick->n_tokens;
     assert(plan->n_seqs < plan->max_seqs && pick->n_tokens <= plan->max_tokens - plan->n_tokens);
 
-    l->step_seqs[plan->n_seqs] = s;
-    plan->seqs[plan->n_seqs++] = (plan_seq){.position = s->position,
-                                            .slot = s->slot,
-                                            .n_tokens = pick->n_tokens,
-                                            .first_token = plan->n_tokens,
-                                            .clears = s->position == 0,
-                                            .samples = pick->samples};
-    for (int64_t p = s->position; p < end; p++) {
-        plan->ids[plan->n_tokens++] = p < s->n_prompt ? s->prompt[p] : PLAN_LAST_TOKEN;
+    const plan_seq p = {.position = begin,
+                        .slot = s->slot,
+                        .n_tokens = pick->n_tokens,
+                        .first_token = plan->n_tokens,
+                        .clears = begin == 0,
+                        .samples = pick->samples};
+    step->parts[step->n_parts++] = (part){s, p};
+    plan->seqs[plan->n_seqs++] = p;
+    for (int64_t at = begin; at < end; at++) {
+        plan->ids[plan->n_tokens++] = at < s->n_prompt ? s->prompt[at] : PLAN_LAST_TOKEN;
     }
     /* kv_blocks_of_tokens(p) is the first block that begins at p or later. */
     const int32_t n_after = (int32_t)kv_blocks_of_tokens(end);
-    for (int32_t b = (int32_t)kv_blocks_of_tokens(s->position); b < n_after; b++) {
+    for (int32_t b = (int32_t)kv_blocks_of_tokens(begin); b < n_after; b++) {
         assert(b < s->n_blocks && plan->n_pages < plan->max_pages);
         plan->pages[plan->n_pages++] = (plan_page){.slot = s->slot,
                                                    .block = b,
                                                    .rank = ledger_owner(l->ledger, s, b),
                                                    .page = s->pages[b]};
     }
+    s->n_ahead += pick->n_tokens;
+    s->n_making += pick->samples;
 }
 
 bool lead_plan(lead *l, const step_pace *pace, uint64_t step, step_plan *plan)
@@ -194,11 +227,14 @@ bool lead_plan(lead *l, const step_pace *pace, uint64_t step, step_plan *plan)
     int32_t n_decoding = 0;
     ledger_seq *const *running = ledger_running(l->ledger);
     const int32_t n_running = ledger_n_running(l->ledger);
+    lead_step *mine = &l->steps[l->n_planned % LEAD_MAX_STEPS];
 
+    assert(l->n_planned - l->n_steps < LEAD_MAX_STEPS);
     for (int32_t i = 0; i < n_running; i++) {
         const ledger_seq *s = running[i];
-        l->sched[i] = (sched_seq){s->position, s->n_prompt, s->credit > 0};
-        n_decoding += s->position >= s->n_prompt && s->credit > 0;
+        const bool may = s->credit > s->n_making && s->n_left > s->n_making;
+        l->sched[i] = (sched_seq){s->position + s->n_ahead, s->n_prompt, may};
+        n_decoding += l->sched[i].position >= s->n_prompt && may;
     }
     const int32_t chunk = pace_chunk(pace, n_decoding, l->step_goal_ms, l->prefill_chunk);
     const int32_t n_picks = scheduler_choose(l->sched, n_running, chunk, l->picks);
@@ -206,40 +242,55 @@ bool lead_plan(lead *l, const step_pace *pace, uint64_t step, step_plan *plan)
         return false;
     }
     step_plan_reset(plan, PLAN_STEP, step);
+    mine->n_parts = 0;
     for (int32_t i = 0; i < n_picks; i++) {
-        plan_one(l, plan, running[l->picks[i].seq], &l->picks[i]);
+        plan_one(l, mine, plan, running[l->picks[i].seq], &l->picks[i]);
     }
+    l->n_planned++;
     return true;
 }
 
-void lead_sample(lead *l, const step_plan *plan, const float *logits, int32_t *ids_out)
+static forward_pick pick_of(const part *p, int32_t n_vocab)
 {
-    for (int32_t i = 0; i < plan->n_seqs; i++) {
-        if (!plan->seqs[i].samples) {
-            continue;
-        }
-        const ledger_seq *s = l->step_seqs[i];
-        *ids_out++ = sampler_pick(l->sampler, logits, &s->sampling, s->seen, 0,
-                                  s->position + plan->seqs[i].n_tokens);
-        logits += l->n_vocab;
-    }
+    const ledger_seq *s = p->seq;
+    const int64_t position = p->plan.position + p->plan.n_tokens; /* that the token will take */
+    const bool begins = position == s->n_prompt && s->sampling.repetition_penalty != 1.0f;
+    return (forward_pick){
+        .token = p->plan.first_token + p->plan.n_tokens - 1,
+        .how = {.random = base_random_u64(s->sampling.seed, 0, (uint64_t)position),
+                .temperature = s->sampling.temperature,
+                .top_p = s->sampling.top_p,
+                .min_p = s->sampling.min_p,
+                .penalty = s->sampling.repetition_penalty,
+                .top_k = s->sampling.top_k,
+                .slot = s->slot,
+                .n_top = s->logprobs < n_vocab ? s->logprobs : n_vocab},
+        .seen_ids = begins ? s->prompt : NULL,
+        .n_seen = begins ? s->n_prompt : 0,
+    };
 }
 
-static void report_token(lead *l, const engine_io *io, const ledger_seq *s, int32_t id,
-                         const float *logits)
+int32_t lead_picks(const lead *l, forward_pick *picks_out)
 {
-    float logprob = 0.0f;
-    int32_t top_ids[INFERENCE_MAX_LOGPROBS];
-    float top_logprobs[INFERENCE_MAX_LOGPROBS];
-    group_up up = {.kind = GROUP_UP_TOKENS, .seq = s->seq, .ids = &id, .n_ids = 1};
+    int32_t n = 0;
+    const lead_step *step = &l->steps[(l->n_planned - 1) % LEAD_MAX_STEPS];
+    for (int32_t i = 0; i < step->n_parts; i++) {
+        if (step->parts[i].plan.samples) {
+            picks_out[n++] = pick_of(&step->parts[i], l->n_vocab);
+        }
+    }
+    return n;
+}
 
-    if (s->logprobs > 0) {
-        const int32_t n_top = s->logprobs < l->n_vocab ? s->logprobs : l->n_vocab;
-        sampler_logprobs(l->sampler, logits, id, n_top, &logprob, top_ids, top_logprobs);
-        up.logprobs = &logprob;
+static void report_token(const engine_io *io, const ledger_seq *s, int32_t id, int32_t n_top,
+                         const kern_sample_report *report)
+{
+    group_up up = {.kind = GROUP_UP_TOKENS, .seq = s->seq, .ids = &id, .n_ids = 1};
+    if (n_top > 0) {
+        up.logprobs = &report->logprob;
         up.n_top = n_top;
-        up.top_ids = top_ids;
-        up.top_logprobs = top_logprobs;
+        up.top_ids = report->top_ids;
+        up.top_logprobs = report->top_logprobs;
     }
     io->emit(io->ctx, &up);
 }
@@ -266,38 +317,51 @@ static group_end_reason reason_to_end(const ledger_seq *s, int32_t id)
     return s->n_left == 0 ? GROUP_END_LENGTH : GROUP_END_UNSPECIFIED;
 }
 
-void lead_commit(lead *l, const engine_io *io, const step_plan *plan, const float *logits,
-                 const int32_t *ids)
+static void commit_token(lead *l, const engine_io *io, ledger_seq *s, int32_t id,
+                         const kern_sample_report *report)
 {
-    l->n_steps++;
-    for (int32_t i = 0; i < plan->n_seqs; i++) {
-        ledger_seq *s = l->step_seqs[i];
-        const bool of_prompt = s->position < s->n_prompt;
-        if (s->position == 0) {
-            l->load_changed = true; /* it waits no more */
-        }
-        s->position += plan->seqs[i].n_tokens;
-        if (of_prompt) {
-            const group_up up = {.kind = GROUP_UP_PROGRESS,
-                                 .seq = s->seq,
-                                 .done = s->position,
-                                 .total = s->n_prompt};
-            io->emit(io->ctx, &up);
-        }
-        if (!plan->seqs[i].samples) {
-            continue;
-        }
-        const int32_t id = *ids++;
-        s->credit--;
-        s->n_left--;
-        ledger_mark_seen(s, id);
-        report_token(l, io, s, id, logits);
-        logits += l->n_vocab;
-        const group_end_reason reason = reason_to_end(s, id);
-        if (reason != GROUP_END_UNSPECIFIED) {
-            end(l, io, s, reason, reason == GROUP_END_LENGTH ? 0 : id);
-        }
+    s->credit--;
+    s->n_left--;
+    s->n_making--;
+    report_token(io, s, id, s->logprobs < l->n_vocab ? s->logprobs : l->n_vocab, report);
+    const group_end_reason reason = reason_to_end(s, id);
+    if (reason != GROUP_END_UNSPECIFIED) {
+        end(l, io, s, reason, reason == GROUP_END_LENGTH ? 0 : id);
     }
+}
+
+static void commit_part(lead *l, const engine_io *io, const part *p, const forward_made *made,
+                        const kern_sample_report *report)
+{
+    ledger_seq *s = p->seq;
+    if (s->position == 0) {
+        l->load_changed = true; /* it waits no more */
+    }
+    s->position += p->plan.n_tokens;
+    s->n_ahead -= p->plan.n_tokens;
+    if (p->plan.position < s->n_prompt) {
+        const group_up up = {
+            .kind = GROUP_UP_PROGRESS, .seq = s->seq, .done = s->position, .total = s->n_prompt};
+        io->emit(io->ctx, &up);
+    }
+    if (p->plan.samples) {
+        commit_token(l, io, s, made->last_tokens[s->slot], report);
+    }
+}
+
+void lead_commit(lead *l, const engine_io *io, const forward_made *made)
+{
+    lead_step *step = &l->steps[l->n_steps++ % LEAD_MAX_STEPS];
+    const kern_sample_report *report = made->reports;
+
+    for (int32_t i = 0; i < step->n_parts; i++) {
+        const part *p = &step->parts[i];
+        if (p->seq != NULL) {
+            commit_part(l, io, p, made, report);
+        }
+        report += p->plan.samples;
+    }
+    step->n_parts = 0;
 }
 
 void lead_report_load(lead *l, const engine_io *io, int64_t now_us)

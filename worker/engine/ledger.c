@@ -72,7 +72,6 @@ static void free_seq(const ledger *l, ledger_seq *s)
     if (s == NULL) {
         return;
     }
-    l->mem.put(l->mem.ctx, s->seen);
     l->mem.put(l->mem.ctx, s->prompt);
     l->mem.put(l->mem.ctx, s->pages);
     l->mem.put(l->mem.ctx, s);
@@ -169,7 +168,6 @@ static base_status copy_request(const ledger *l, const group_admit *a, int32_t n
 {
     base_status st = BASE_OK;
     const base_alloc *mem = &l->mem;
-    const bool needs_seen = a->sampling.repetition_penalty != 1.0f;
     ledger_seq *s = mem->get(mem->ctx, sizeof *s);
     if (s == NULL) {
         st = BASE_FAIL(BASE_NO_MEMORY, "sequence");
@@ -177,18 +175,12 @@ static base_status copy_request(const ledger *l, const group_admit *a, int32_t n
     }
     s->pages = mem->get(mem->ctx, (size_t)n_blocks * sizeof *s->pages);
     s->prompt = mem->get(mem->ctx, a->n_prompt * sizeof *s->prompt);
-    if (needs_seen) {
-        s->seen = mem->get(mem->ctx, ((size_t)l->limits.n_vocab + 63) / 64 * sizeof *s->seen);
-    }
-    if (s->pages == NULL || s->prompt == NULL || (needs_seen && s->seen == NULL)) {
+    if (s->pages == NULL || s->prompt == NULL) {
         st = BASE_FAIL(BASE_NO_MEMORY, "sequence of %zu tokens", a->n_prompt);
         goto out;
     }
     memcpy(s->prompt, a->prompt, a->n_prompt * sizeof *s->prompt);
     s->n_prompt = (int64_t)a->n_prompt;
-    for (int64_t i = 0; needs_seen && i < s->n_prompt; i++) {
-        ledger_mark_seen(s, s->prompt[i]);
-    }
     s->n_blocks = n_blocks;
     s->n_left = a->max_new_tokens - a->n_sent;
     s->credit = a->credit;
@@ -308,11 +300,4 @@ void ledger_used_blocks(const ledger *l, const ledger_seq *s, int32_t *counts_ou
 {
     const int32_t n_used = (int32_t)kv_blocks_of_tokens(s->position);
     kv_owner_count(&s->run, 1, 0, n_used, l->limits.n_ranks, counts_out);
-}
-
-void ledger_mark_seen(ledger_seq *s, int32_t id)
-{
-    if (s->seen != NULL) {
-        s->seen[id / 64] |= (uint64_t)1 << (id % 64);
-    }
 }

@@ -25,7 +25,8 @@ typedef struct ledger_limits {
     int64_t max_context;
 } ledger_limits;
 
-/* A running sequence.  The engine moves position, n_left, credit and seen; the rest stays as admitted. */
+/* A running sequence.  The engine moves position, n_left, credit and what is under way; the rest stays as
+ * admitted. */
 typedef struct ledger_seq {
     uint64_t seq;
     int32_t slot;
@@ -37,7 +38,8 @@ typedef struct ledger_seq {
     int64_t position; /* tokens that are in the cache */
     int32_t n_left;   /* tokens it may still generate */
     int64_t credit;   /* tokens that may be sent */
-    uint64_t *seen;   /* bitset [(V + 63) / 64] of its tokens; NULL when nothing asks for it */
+    int64_t n_ahead;  /* tokens that the steps under way bring to the cache */
+    int32_t n_making; /* and tokens that they make */
     inference_sampling sampling;
     int32_t logprobs;
     int32_t n_stop_ids;
@@ -75,6 +77,5 @@ const int64_t *ledger_free_pages(const ledger *l);
 int32_t ledger_owner(const ledger *l, const ledger_seq *s, int32_t block);
 /* Blocks that hold a position of s, by rank: counts_out [n_ranks]. */
 void ledger_used_blocks(const ledger *l, const ledger_seq *s, int32_t *counts_out);
-void ledger_mark_seen(ledger_seq *s, int32_t id);
 
 #endif /* WORKER_ENGINE_LEDGER_H */

@@ -43,8 +43,9 @@ base_status eval_run_create(const model *m, const kv_policy *policy, kern_ctx *c
         .max_blocks_per_slot = max_blocks,
     };
     BASE_TRY(st, out, kv_shard_create(run->cache->format, &sizes, ctx, mem, &run->shard));
-    const forward_limits limits = {options->max_step_tokens, options->max_samples,
-                                   EVAL_RUN_TIMEOUT_MS};
+    const forward_limits limits = {.max_step_tokens = options->max_step_tokens,
+                                   .max_samples = options->max_samples,
+                                   .timeout_ms = EVAL_RUN_TIMEOUT_MS};
     BASE_TRY(st, out,
              forward_create(m, run->cache->format, ctx, ranks, &limits, mem, &run->forward));
     *run_out = run;

@@ -2,6 +2,7 @@
 
 #include "worker/model/arch.h"
 #include "worker/model/resident.h"
+#include "worker/model/sampling.h"
 #include "worker/model/scratch.h"
 
 #include <string.h>
@@ -17,15 +18,29 @@ struct forward {
     forward_observer observer; /* or NULL */
     void *observer_ctx;
     scratch scratch;
-    int32_t *ids; /* a mirror: [max_step_tokens] of a step, then sample rows [max_samples] */
+    sampling sampling;
+    char *
+        input; /* a mirror: of a step how tokens are made [n_picks], ids [n_tokens], then sample rows */
     bool weights_bound;
     bool formats_bound;
     base_alloc mem;
 };
 
-static size_t ids_bytes(const forward_limits *limits)
+static size_t input_bytes(const forward_limits *limits)
 {
-    return ((size_t)limits->max_step_tokens + (size_t)limits->max_samples) * sizeof(int32_t);
+    const size_t n_rows = (size_t)limits->max_samples;
+    return (limits->n_slots > 0 ? n_rows * sizeof(kern_sample_row) : 0) +
+           ((size_t)limits->max_step_tokens + n_rows) * sizeof(int32_t);
+}
+
+static sampling_limits sampling_limits_of(const model_config *config, const forward_limits *limits)
+{
+    const sampling_limits l = {
+        .n_slots = limits->n_slots,
+        .n_rows = limits->max_samples,
+        .n_vocab = config->n_vocab,
+    };
+    return l;
 }
 
 static scratch_limits scratch_limits_of(const forward_limits *limits, int32_t n_ranks)
@@ -48,6 +63,13 @@ static base_status limits_check(const model *m, const kv_format *format,
     if (limits->max_samples < 1 || limits->max_samples > MAX_SAMPLES) {
         return BASE_FAIL(BASE_BAD_INPUT, "max_samples %d, allowed 1..%d", limits->max_samples,
                          MAX_SAMPLES);
+    }
+    if (limits->n_slots < 0 || limits->n_slots > MAX_SAMPLES) {
+        return BASE_FAIL(BASE_BAD_INPUT, "n_slots %d, allowed 0..%d", limits->n_slots, MAX_SAMPLES);
+    }
+    if (limits->n_slots > 0 && m->config.n_vocab > KERN_SAMPLE_MAX_VOCAB) {
+        return BASE_FAIL(BASE_BAD_INPUT, "tokens of a vocabulary of %d, allowed %d",
+                         m->config.n_vocab, KERN_SAMPLE_MAX_VOCAB);
     }
     if (limits->timeout_ms < 1) {
         return BASE_FAIL(BASE_BAD_INPUT, "timeout_ms %lld, at least 1",
@@ -84,9 +106,11 @@ base_status forward_create(const model *m, const kv_format *format, kern_ctx *ct
     f->ranks = ranks;
     f->limits = *limits;
     const scratch_limits sizes = scratch_limits_of(limits, comm_size(ranks));
+    const sampling_limits tokens = sampling_limits_of(&m->config, limits);
     BASE_TRY(st, out, scratch_init(&f->scratch, &m->config, &sizes, ctx));
-    f->ids = kern_mirror(ctx)->get(kern_mirror(ctx)->ctx, ids_bytes(limits));
-    if (f->ids == NULL) {
+    BASE_TRY(st, out, sampling_init(&f->sampling, &tokens, ctx, mem));
+    f->input = kern_mirror(ctx)->get(kern_mirror(ctx)->ctx, input_bytes(limits));
+    if (f->input == NULL) {
         st = BASE_FAIL(BASE_NO_MEMORY, "ids of %d tokens", limits->max_step_tokens);
         goto out;
     }
@@ -116,7 +140,8 @@ void forward_destroy(forward *f)
     if (f->weights_bound) {
         resident_unbind(f->ctx, f->model);
     }
-    kern_mirror(f->ctx)->put(kern_mirror(f->ctx)->ctx, f->ids);
+    kern_mirror(f->ctx)->put(kern_mirror(f->ctx)->ctx, f->input);
+    sampling_reset(&f->sampling);
     scratch_reset(&f->scratch);
     mem.put(mem.ctx, f);
 }
@@ -136,54 +161,77 @@ int64_t forward_scratch_bytes(const model_config *config, const forward_limits *
                               int32_t n_ranks)
 {
     const scratch_limits sizes = scratch_limits_of(limits, n_ranks);
+    const sampling_limits tokens = sampling_limits_of(config, limits);
     const int64_t n_bytes = scratch_bytes(config, &sizes);
-    const int64_t own_bytes = (int64_t)(sizeof(forward) + ids_bytes(limits));
-    return n_bytes > INT64_MAX - own_bytes ? INT64_MAX : n_bytes + own_bytes;
+    const int64_t token_bytes = sampling_bytes(&tokens);
+    const int64_t own_bytes = (int64_t)(sizeof(forward) + input_bytes(limits));
+    return token_bytes > INT64_MAX - own_bytes || n_bytes > INT64_MAX - own_bytes - token_bytes
+               ? INT64_MAX
+               : n_bytes + own_bytes + token_bytes;
 }
 
-static base_status step_check(const forward *f, const kv_step *step, const int32_t *sample_rows,
-                              int32_t n_samples)
+/* What the ops of a step are called with; the arrays lie in the forward's input. */
+typedef struct call {
+    kv_shard *shard;
+    const kv_step *step;
+    kern_sample_row *how; /* [n_rows]; NULL: no token is made here */
+    int32_t *ids;         /* [step->n_tokens] */
+    int32_t *rows;        /* [n_rows] tokens whose logits are wanted */
+    int32_t n_rows;
+    int32_t n_made; /* tokens that rank 0 makes */
+    float *logits;  /* [n_rows, V] */
+} call;
+
+static base_status step_check(const forward *f, const kv_step *step, int32_t n_rows)
 {
     if (step->n_tokens < 0 || step->n_tokens > f->limits.max_step_tokens) {
         return BASE_FAIL(BASE_BAD_INPUT, "step of %d tokens, limit %d", step->n_tokens,
                          f->limits.max_step_tokens);
     }
-    if (n_samples < 0 || n_samples > f->limits.max_samples) {
-        return BASE_FAIL(BASE_BAD_INPUT, "%d sample rows, limit %d", n_samples,
-                         f->limits.max_samples);
-    }
-    for (int32_t i = 0; i < n_samples; i++) {
-        if (sample_rows[i] < 0 || sample_rows[i] >= step->n_tokens) {
-            return BASE_FAIL(BASE_BAD_INPUT, "sample row %d in a step of %d tokens", sample_rows[i],
-                             step->n_tokens);
-        }
+    if (n_rows < 0 || n_rows > f->limits.max_samples) {
+        return BASE_FAIL(BASE_BAD_INPUT, "%d sample rows, limit %d", n_rows, f->limits.max_samples);
     }
     return BASE_OK;
 }
 
-/* Ids and sample rows come to where ops read them. */
-static base_status take_ids(const forward *f, const int32_t *ids, int32_t n_tokens,
-                            const int32_t *sample_rows, int32_t n_samples)
+static base_status row_check(int32_t row, int32_t n_tokens)
 {
-    const size_t n_bytes = ((size_t)n_tokens + (size_t)n_samples) * sizeof *ids;
-    memcpy(f->ids, ids, (size_t)n_tokens * sizeof *ids);
-    if (n_samples > 0) {
-        memcpy(f->ids + n_tokens, sample_rows, (size_t)n_samples * sizeof *sample_rows);
+    if (row < 0 || row >= n_tokens) {
+        return BASE_FAIL(BASE_BAD_INPUT, "sample row %d in a step of %d tokens", row, n_tokens);
     }
-    return kern_send(f->ctx, f->ids, n_bytes);
+    return BASE_OK;
 }
 
-static base_status embed(const forward *f, int32_t n_tokens)
+/* The step's part of the input, ids in their place. */
+static call lay_out(const forward *f, kv_shard *shard, const kv_step *step, const int32_t *ids,
+                    int32_t n_how)
+{
+    call c = {.shard = shard, .step = step};
+    c.how = n_how > 0 ? (kern_sample_row *)(void *)f->input : NULL;
+    c.ids = (int32_t *)(void *)(f->input + (size_t)n_how * sizeof *c.how);
+    c.rows = c.ids + step->n_tokens;
+    memcpy(c.ids, ids, (size_t)step->n_tokens * sizeof *ids);
+    return c;
+}
+
+static base_status send(const forward *f, const call *c)
+{
+    return kern_send(f->ctx, f->input, (size_t)((const char *)(c->rows + c->n_rows) - f->input));
+}
+
+static base_status embed(const forward *f, const int32_t *ids, int32_t n_tokens)
 {
     const model_config *c = &f->model->config;
     const kern_embed_args args = {
-        .ids = f->ids,
+        .ids = ids,
         .table = f->model->embedding.data,
         .y = f->scratch.x,
         .n_tokens = n_tokens,
         .n_vocab = c->n_vocab,
         .width = c->width,
         .dtype = f->model->embedding.dtype,
+        .n_recent = f->limits.n_slots,
+        .recent = sampling_last_tokens(&f->sampling),
     };
     return kern_embed(f->ctx, &args);
 }
@@ -202,13 +250,14 @@ static base_status turns(const forward *f, const kv_step *step)
 }
 
 /* Final norm and head, only for the rows of x that are asked for, looked up as embeddings are. */
-static base_status head(const forward *f, int32_t n_tokens, int32_t n_samples, float *logits_out)
+static base_status head(const forward *f, const int32_t *tokens, int32_t n_tokens,
+                        int32_t n_samples, float *logits_out)
 {
     base_status st = BASE_OK;
     const model_config *c = &f->model->config;
     const scratch *s = &f->scratch;
     const kern_embed_args rows = {
-        .ids = f->ids + n_tokens,
+        .ids = tokens,
         .table = s->x,
         .y = s->sample,
         .n_tokens = n_samples,
@@ -236,11 +285,24 @@ out:
     return st;
 }
 
-/* All ops of a step. */
-static base_status run_ops(const forward *f, const kv_shard *shard, const kv_step *step,
-                           int32_t n_samples, float *logits_out)
+/* Rank 0's tokens become every rank's. */
+static base_status make_tokens(const forward *f, const call *c)
 {
     base_status st = BASE_OK;
+    if (c->how != NULL) {
+        BASE_TRY(st, out, sampling_run(&f->sampling, c->how, c->n_rows));
+    }
+    st = comm_broadcast(f->ranks, sampling_last_tokens(&f->sampling),
+                        (size_t)f->limits.n_slots * sizeof(int32_t), 0, f->limits.timeout_ms);
+out:
+    return st;
+}
+
+/* All ops of a step. */
+static base_status run_ops(const forward *f, const call *c)
+{
+    base_status st = BASE_OK;
+    const kv_step *step = c->step;
     const block_step b = {
         .ctx = f->ctx,
         .ranks = f->ranks,
@@ -253,62 +315,111 @@ static base_status run_ops(const forward *f, const kv_shard *shard, const kv_ste
     };
     const arch *a = arch_of(f->model->config.arch);
 
-    BASE_TRY(st, out, embed(f, step->n_tokens));
+    BASE_TRY(st, out, embed(f, c->ids, step->n_tokens));
     BASE_TRY(st, out, turns(f, step));
     for (int32_t i = 0; i < f->model->config.n_layers; i++) {
         const block_layer layer = {
             .index = i,
             .weights = &f->model->layers[i],
             .formats = kv_format_layer(f->format, i),
-            .opens = kv_shard_layer_opens(shard, i),
+            .opens = kv_shard_layer_opens(c->shard, i),
         };
         BASE_TRY(st, out, a->run_layer(&b, &layer));
     }
-    if (n_samples > 0) {
-        st = head(f, step->n_tokens, n_samples, logits_out);
+    if (c->n_rows > 0) {
+        BASE_TRY(st, out, head(f, c->rows, step->n_tokens, c->n_rows, c->logits));
+    }
+    if (c->n_made > 0) {
+        st = make_tokens(f, c);
     }
 out:
     return st;
 }
 
 /* A step in which every sequence decodes: its ops' args depend on these numbers alone, and most steps have those
- * of a step before. */
-static base_status run_again(const forward *f, const kv_shard *shard, const kv_step *step,
-                             int32_t n_samples, float *logits_out)
+ * of a step before.  (Tokens are made where the logits are the forward's own.) */
+static base_status run_again(const forward *f, const call *c)
 {
     base_status st = BASE_OK;
     bool done = false;
     const kern_replay_key key = {
         .owner = f,
-        .words = {step->n_tokens, step->n_opens, step->n_packs, n_samples,
-                  (int64_t)(intptr_t)step->positions, (int64_t)(intptr_t)logits_out},
+        .words = {c->step->n_tokens, c->step->n_opens, c->step->n_packs, c->n_rows,
+                  (int64_t)(intptr_t)c->step->positions, (int64_t)(intptr_t)c->logits},
     };
     BASE_TRY(st, out, kern_replay(f->ctx, &key, &done));
     if (!done) {
         BASE_TRY(st, out, kern_record_begin(f->ctx));
-        st = kern_record_end(f->ctx, &key, run_ops(f, shard, step, n_samples, logits_out));
+        st = kern_record_end(f->ctx, &key, run_ops(f, c));
     }
 out:
     return st;
+}
+
+static base_status run(const forward *f, const call *c)
+{
+    const bool decodes = c->step->n_tokens == c->step->n_seqs && f->observer == NULL;
+    return decodes ? run_again(f, c) : run_ops(f, c);
 }
 
 base_status forward_step(forward *f, kv_shard *shard, const kv_step *step, const int32_t *ids,
                          const int32_t *sample_rows, int32_t n_samples, float *logits_out)
 {
     base_status st = BASE_OK;
-    const int32_t n_logits = logits_out == NULL ? 0 : n_samples;
-    const bool decodes = step->n_tokens == step->n_seqs && f->observer == NULL;
 
-    BASE_TRY(st, out, step_check(f, step, sample_rows, n_samples));
+    BASE_TRY(st, out, step_check(f, step, n_samples));
+    call c = lay_out(f, shard, step, ids, 0);
+    for (int32_t i = 0; i < n_samples; i++) {
+        BASE_TRY(st, out, row_check(sample_rows[i], step->n_tokens));
+        c.rows[i] = sample_rows[i];
+    }
     if (step->n_tokens == 0) {
         goto out;
     }
-    BASE_TRY(st, out, take_ids(f, ids, step->n_tokens, sample_rows, n_samples));
-    BASE_TRY(st, out, (decodes ? run_again : run_ops)(f, shard, step, n_logits, logits_out));
-    if (n_logits > 0) {
+    c.n_rows = logits_out == NULL ? 0 : n_samples;
+    c.logits = logits_out;
+    BASE_TRY(st, out, send(f, &c));
+    BASE_TRY(st, out, run(f, &c));
+    if (c.n_rows > 0) {
         st = kern_fetch(f->ctx, logits_out,
-                        (size_t)n_logits * (size_t)f->model->config.n_vocab * sizeof *logits_out);
+                        (size_t)c.n_rows * (size_t)f->model->config.n_vocab * sizeof *logits_out);
     }
 out:
     return st;
+}
+
+base_status forward_begin(forward *f, kv_shard *shard, const kv_step *step, const int32_t *ids,
+                          const forward_pick *picks, int32_t n_picks)
+{
+    base_status st = BASE_OK;
+    int32_t n_reports = 0;
+    const int32_t n_rows = picks == NULL ? 0 : n_picks;
+
+    BASE_TRY(st, out, step_check(f, step, n_picks));
+    if (step->n_tokens == 0 || n_picks > f->limits.n_slots || f->limits.n_slots == 0) {
+        st = BASE_FAIL(BASE_BAD_INPUT, "step of %d tokens makes %d for %d slots", step->n_tokens,
+                       n_picks, f->limits.n_slots);
+        goto out;
+    }
+    call c = lay_out(f, shard, step, ids, n_rows);
+    for (int32_t i = 0; i < n_rows; i++) {
+        BASE_TRY(st, out, row_check(picks[i].token, step->n_tokens));
+        c.rows[i] = picks[i].token;
+        c.how[i] = picks[i].how;
+        n_reports = c.how[i].n_top > 0 ? i + 1 : n_reports;
+    }
+    c.n_rows = n_rows;
+    c.n_made = n_picks;
+    c.logits = f->sampling.logits;
+    BASE_TRY(st, out, sampling_prepare(&f->sampling, picks, n_rows));
+    BASE_TRY(st, out, send(f, &c));
+    BASE_TRY(st, out, run(f, &c));
+    st = sampling_begin_fetch(&f->sampling, n_reports);
+out:
+    return st;
+}
+
+base_status forward_end(forward *f, forward_made *made_out)
+{
+    return sampling_end_fetch(&f->sampling, made_out);
 }

@@ -19,6 +19,7 @@ typedef struct forward_limits {
     int32_t max_step_tokens; /* T */
     int32_t max_samples;     /* rows of logits a step may ask for */
     int64_t timeout_ms;      /* of each exchange */
+    int32_t n_slots;         /* whose tokens forward_begin makes; 0: it is not called */
 } forward_limits;
 
 /* Everything is borrowed and must outlive the forward; weights and formats are bound to ctx.
@@ -57,5 +58,32 @@ void forward_set_observer(forward *f, forward_observer observer, void *ctx);
 BASE_MUST_CHECK base_status forward_step(forward *f, kv_shard *shard, const kv_step *step,
                                          const int32_t *ids, const int32_t *sample_rows,
                                          int32_t n_samples, float *logits_out);
+
+/* ---- steps that make tokens ---- */
+
+typedef struct forward_pick { /* one token */
+    int32_t token;            /* of the step, whose logits make it */
+    kern_sample_row how;
+    const int32_t
+        *seen_ids; /* [n_seen], not NULL: the set that a penalty asks for begins anew with these */
+    int64_t n_seen;
+} forward_pick;
+
+typedef struct forward_made {
+    const int32_t *last_tokens;        /* [n_slots] after the step */
+    const kern_sample_report *reports; /* [n_picks] of the step, those that were asked for */
+} forward_made;
+
+/* Calls the ops of a step that makes n_picks tokens, and does not wait for them: a step may begin before the one before
+ * has ended, but no more than KERN_MAX_FETCHES are under way.
+ *   ids    [step->n_tokens]  -1 - slot stands for the slot's last token, which the host need not have seen
+ *   picks  [n_picks] on rank 0; NULL elsewhere, where tokens come from there.  Slots of a step are distinct
+ * Errors: BAD_INPUT, PEER_LOST, DEVICE_LOST. */
+BASE_MUST_CHECK base_status forward_begin(forward *f, kv_shard *shard, const kv_step *step,
+                                          const int32_t *ids, const forward_pick *picks,
+                                          int32_t n_picks);
+/* Waits for the step that began first; *made_out is valid until the next call.  Errors: DEVICE_LOST, BAD_INPUT (none
+ * is under way). */
+BASE_MUST_CHECK base_status forward_end(forward *f, forward_made *made_out);
 
 #endif /* WORKER_MODEL_FORWARD_H */

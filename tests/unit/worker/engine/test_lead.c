@@ -72,7 +72,8 @@ typedef struct fixture {
     step_plan *plan;
     tape *tape;
     engine_io io;
-    float logits[4][V];
+    forward_pick picks[4]; /* of the step planned last */
+    int32_t n_picks;
     uint64_t step;
     step_pace pace; /* nothing is known: prompts get the whole chunk */
 } fixture;
@@ -126,20 +127,37 @@ static void take(fixture *f, group_down down)
     lead_take(f->lead, &f->io, &down);
 }
 
-/* Runs a step in which the i-th sampling sequence gets token best[i].  False: nothing to do. */
-static bool step(fixture *f, const int32_t best[4])
+static bool plan(fixture *f)
 {
-    int32_t ids[4] = {-1, -1, -1, -1};
     if (!lead_plan(f->lead, &f->pace, ++f->step, f->plan)) {
         return false;
     }
-    for (int i = 0; i < 4; i++) {
-        for (int id = 0; id < V; id++) {
-            f->logits[i][id] = id == best[i] ? 1.0f : 0.0f;
-        }
+    f->n_picks = lead_picks(f->lead, f->picks);
+    return true;
+}
+
+/* The step planned first ends with these last tokens of the slots. */
+static void commit(fixture *f, const int32_t last_tokens[4])
+{
+    kern_sample_report reports[4];
+    for (int r = 0; r < 4; r++) {
+        reports[r] = (kern_sample_report){.logprob = -0.25f - (float)r, .top_ids = {10 * r, 7}};
     }
-    lead_sample(f->lead, f->plan, f->logits[0], ids);
-    lead_commit(f->lead, &f->io, f->plan, f->logits[0], ids);
+    const forward_made made = {last_tokens, reports};
+    lead_commit(f->lead, &f->io, &made);
+}
+
+/* Runs a step in which the i-th sampling sequence gets token best[i].  False: nothing to do. */
+static bool step(fixture *f, const int32_t best[4])
+{
+    int32_t last_tokens[4] = {-1, -1, -1, -1};
+    if (!plan(f)) {
+        return false;
+    }
+    for (int32_t i = 0; i < f->n_picks; i++) {
+        last_tokens[f->picks[i].how.slot] = best[i];
+    }
+    commit(f, last_tokens);
     return true;
 }
 
@@ -315,61 +333,153 @@ static void logprobs_come_when_asked(void **state)
     (void)state;
     fixture f;
     start(&f);
-    group_down down = ask(1, 1, 2);
+    group_down down = ask(2, 1, 2);
     down.admit.logprobs = 2;
+    take(&f, ask(1, 1, 2));
     take(&f, down);
-    assert_true(step(&f, (int32_t[]){100, 9, 9, 9}));
-    /* One logit of 1 among 199 of 0. */
-    assert_true(fabs((double)f.tape->logprob - (1.0 - log(exp(1.0) + 199.0))) < 1e-5);
-    assert_int_equal(f.tape->top_ids[0], 100);
-    assert_int_equal(f.tape->top_ids[1], 0);
+    assert_true(step(&f, (int32_t[]){100, 101, 9, 9}));
+    assert_int_equal(f.picks[0].how.n_top, 0);
+    assert_int_equal(f.picks[1].how.n_top, 2);
+    assert_true(f.tape->logprob == -1.25f); /* of the second row */
+    assert_int_equal(f.tape->top_ids[0], 10);
+    assert_int_equal(f.tape->top_ids[1], 7);
     stop(&f);
 }
 
-/* Tokens of a fake model: logits are a function of the position that is sampled. */
-static void run_to_end(fixture *f, int32_t *tokens_out)
+/* ---- a step ahead ---- */
+
+static void a_step_is_planned_before_the_one_before_has_ended(void **state)
 {
-    int32_t ids[4];
-    for (int n = 0; lead_plan(f->lead, &f->pace, ++f->step, f->plan);) {
-        const plan_seq *s = &f->plan->seqs[0];
-        for (int id = 0; id < V; id++) {
-            f->logits[0][id] =
-                (float)base_random_normal(5, (uint64_t)(s->position + s->n_tokens), (uint64_t)id);
-        }
-        lead_sample(f->lead, f->plan, f->logits[0], ids);
-        lead_commit(f->lead, &f->io, f->plan, f->logits[0], ids);
-        if (s->samples) {
-            tokens_out[n++] = ids[0];
-        }
-    }
+    (void)state;
+    static const int32_t eos[] = {5};
+    fixture f;
+    start(&f);
+    group_down down = ask(1, 4, 100);
+    down.admit.eos_ids = eos;
+    down.admit.n_eos_ids = 1;
+    take(&f, down);
+    take(&f, ask(2, 300, 2));
+    check_tape(&f, "admitted 1@0 admitted 2@0 ");
+    assert_true(plan(&f)); /* both prompts: 4 and 128 */
+    assert_int_equal(f.n_picks, 1);
+    assert_true(plan(&f));
+    assert_int_equal(f.plan->seqs[0].position, 4);
+    assert_int_equal(f.plan->ids[0], PLAN_LAST_TOKEN);
+    assert_int_equal(f.plan->seqs[1].position, 128);
+    check_tape(&f, "");
+    commit(&f, (int32_t[]){77, 9, 9, 9});
+    check_tape(&f, "progress 1:4/4 token 1:77 progress 2:128/300 ");
+    assert_true(plan(&f));
+    commit(&f, (int32_t[]){5, 9, 9, 9}); /* it ends, and has a step under way */
+    check_tape(&f, "token 1:5 ended 1:2,5 progress 2:300/300 token 2:9 ");
+    assert_int_equal(f.tape->blocks[0], 1);
+    assert_false(plan(&f));               /* the last token of 2 is under way */
+    commit(&f, (int32_t[]){66, 8, 9, 9}); /* 66 is the discarded one */
+    check_tape(&f, "token 2:8 ended 2:1,0 ");
+    stop(&f);
 }
 
-static void a_replay_goes_on_with_the_same_tokens(void **state)
+static void credit_counts_tokens_under_way(void **state)
+{
+    (void)state;
+    fixture f;
+    start(&f);
+    group_down down = ask(1, 4, 10);
+    down.admit.credit = 2;
+    take(&f, down);
+    assert_true(plan(&f));
+    assert_true(plan(&f));
+    commit(&f, (int32_t[]){9, 9, 9, 9});
+    assert_false(plan(&f));
+    say(&f, GROUP_DOWN_CREDIT, 1, 1);
+    assert_true(plan(&f));
+    commit(&f, (int32_t[]){9, 9, 9, 9});
+    commit(&f, (int32_t[]){9, 9, 9, 9});
+    assert_false(plan(&f));
+    check_tape(&f, "admitted 1@0 progress 1:4/4 token 1:9 token 1:9 token 1:9 ");
+    stop(&f);
+}
+
+static void a_slot_is_taken_again_while_its_last_step_is_under_way(void **state)
+{
+    (void)state;
+    fixture f;
+    start(&f);
+    take(&f, ask(1, 4, 10));
+    assert_true(plan(&f));
+    assert_true(plan(&f));
+    say(&f, GROUP_DOWN_CANCEL, 1, 0);
+    take(&f, ask(2, 3, 1));
+    check_tape(&f, "admitted 1@0 ended 1:4,0 admitted 2@0 ");
+    assert_int_equal(f.tape->blocks[0], 0); /* no step of it had ended */
+    commit(&f, (int32_t[]){50, 9, 9, 9});
+    assert_true(plan(&f));
+    assert_int_equal(f.plan->seqs[0].slot, 0);
+    assert_true(f.plan->seqs[0].clears);
+    commit(&f, (int32_t[]){51, 9, 9, 9});
+    check_tape(&f, "");
+    commit(&f, (int32_t[]){52, 9, 9, 9});
+    check_tape(&f, "progress 2:3/3 token 2:52 ended 2:1,0 ");
+    stop(&f);
+}
+
+/* ---- how tokens are made ---- */
+
+static const inference_sampling hot = {.temperature = 0.9f,
+                                       .top_p = 0.95f,
+                                       .min_p = 0.1f,
+                                       .repetition_penalty = 1.3f,
+                                       .top_k = 4,
+                                       .seed = 12};
+
+static void a_pick_says_how_the_request_wants_it(void **state)
+{
+    (void)state;
+    fixture f;
+    start(&f);
+    group_down down = ask(1, 40, 3);
+    down.admit.sampling = hot;
+    take(&f, ask(2, 1, 3));
+    take(&f, down);
+    assert_true(step(&f, (int32_t[]){9, 9, 9, 9}));
+    const forward_pick *p = &f.picks[1];
+    assert_int_equal(p->token, 40);
+    assert_int_equal(p->how.slot, 1);
+    assert_int_equal(p->how.top_k, 4);
+    assert_true(p->how.temperature == 0.9f && p->how.top_p == 0.95f && p->how.min_p == 0.1f &&
+                p->how.penalty == 1.3f);
+    assert_int_equal(p->how.random, base_random_u64(12, 0, 40));
+    assert_int_equal(p->n_seen, 40); /* its prompt, once */
+    assert_null(f.picks[0].seen_ids);
+    assert_true(step(&f, (int32_t[]){9, 9, 9, 9}));
+    assert_int_equal(f.picks[1].how.random, base_random_u64(12, 0, 41));
+    assert_null(f.picks[1].seen_ids);
+    stop(&f);
+}
+
+/* What a replay has been sent is part of its prompt: it goes on at the same position, knowing the same tokens. */
+static void a_replay_goes_on_as_if_uninterrupted(void **state)
 {
     (void)state;
     enum { N_PROMPT = 40, N_NEW = 30 };
-    static int32_t prompt[N_PROMPT + N_NEW];
-    int32_t whole[N_NEW];
-    for (int i = 0; i < N_PROMPT; i++) {
-        prompt[i] = i;
-    }
-    for (int n_sent = 0; n_sent < N_NEW; n_sent += 7) {
+    forward_pick whole[N_NEW];
+    for (int32_t n_sent = 0; n_sent < N_NEW; n_sent += 7) {
         fixture f;
-        int32_t rest[N_NEW];
+        int32_t n = n_sent;
         start(&f);
         group_down down = ask(1, (size_t)(N_PROMPT + n_sent), N_NEW);
-        down.admit.prompt = prompt;
         down.admit.n_sent = n_sent;
-        down.admit.sampling = (inference_sampling){
-            .temperature = 0.9f, .top_p = 0.95f, .repetition_penalty = 1.3f, .seed = 12};
+        down.admit.sampling = hot;
         take(&f, down);
-        run_to_end(&f, rest);
-        if (n_sent == 0) {
-            memcpy(whole, rest, sizeof whole);
-            memcpy(prompt + N_PROMPT, rest, sizeof rest);
-        } else {
-            assert_memory_equal(rest, whole + n_sent, (size_t)(N_NEW - n_sent) * sizeof rest[0]);
+        for (; step(&f, (int32_t[]){9, 9, 9, 9}); n++) {
+            assert_int_equal(f.n_picks, 1);
+            assert_int_equal(f.picks[0].n_seen, n == n_sent ? N_PROMPT + n_sent : 0);
+            if (n_sent == 0) {
+                whole[n] = f.picks[0];
+            }
+            assert_memory_equal(&f.picks[0].how, &whole[n].how, sizeof whole[n].how);
         }
+        assert_int_equal(n, N_NEW);
         assert_non_null(strstr(f.tape->text, "ended 1:1,0 "));
         stop(&f);
     }
@@ -379,9 +489,11 @@ static void a_replay_goes_on_with_the_same_tokens(void **state)
 static void random_traffic_ends_and_returns_every_page(void **state)
 {
     (void)state;
-    for (uint64_t seed = 0; seed < 15; seed++) {
+    for (uint64_t seed = 0; seed < 30; seed++) {
+        const bool ahead = seed % 2 != 0;
         fixture f;
         uint64_t n = 0;
+        int n_under_way = 0;
         start(&f);
         for (uint64_t seq = 1; seq < 60; seq++) {
             const uint64_t bits = base_random_u64(seed, 7, seq);
@@ -389,11 +501,18 @@ static void random_traffic_ends_and_returns_every_page(void **state)
             down.admit.start_rank = (int32_t)((bits >> 32) % 3);
             take(&f, down);
             for (uint64_t k = 0; k < bits >> 62; k++) {
-                (void)step(&f, (int32_t[]){9, 9, 9, 9});
+                n_under_way += plan(&f);
+                if (n_under_way > (ahead ? 1 : 0)) {
+                    commit(&f, (int32_t[]){9, 9, 9, 9});
+                    n_under_way--;
+                }
             }
             if (bits >> 60 == 0) {
                 say(&f, GROUP_DOWN_CANCEL, seq - 1, 0);
             }
+        }
+        for (; n_under_way > 0; n_under_way--) {
+            commit(&f, (int32_t[]){9, 9, 9, 9});
         }
         while (step(&f, (int32_t[]){9, 9, 9, 9})) {
             assert_true(++n < 1000);
@@ -447,7 +566,11 @@ int main(void)
         cmocka_unit_test(refusals_say_whether_to_try_again),
         cmocka_unit_test(the_load_is_reported_after_changes_and_as_a_heartbeat),
         cmocka_unit_test(logprobs_come_when_asked),
-        cmocka_unit_test(a_replay_goes_on_with_the_same_tokens),
+        cmocka_unit_test(a_step_is_planned_before_the_one_before_has_ended),
+        cmocka_unit_test(credit_counts_tokens_under_way),
+        cmocka_unit_test(a_slot_is_taken_again_while_its_last_step_is_under_way),
+        cmocka_unit_test(a_pick_says_how_the_request_wants_it),
+        cmocka_unit_test(a_replay_goes_on_as_if_uninterrupted),
         cmocka_unit_test(random_traffic_ends_and_returns_every_page),
         cmocka_unit_test(create_survives_every_failed_allocation),
     };

@@ -201,22 +201,6 @@ static void running_is_in_order_of_arrival(void **state)
     ledger_destroy(l);
 }
 
-static void seen_tokens_are_kept_only_when_a_penalty_asks(void **state)
-{
-    (void)state;
-    ledger *l = make(&small);
-    static const int32_t ids[] = {3, 70, 3};
-    group_admit a = ask(3, 5, 0);
-    a.prompt = ids;
-    assert_null(admit(l, 1, a)->seen);
-    a.sampling.repetition_penalty = 1.1f;
-    ledger_seq *s = admit(l, 2, a);
-    ledger_mark_seen(s, 99);
-    assert_int_equal(s->seen[0], 1u << 3);
-    assert_int_equal(s->seen[1], (uint64_t)1 << (70 - 64) | (uint64_t)1 << (99 - 64));
-    ledger_destroy(l);
-}
-
 /* No page is held twice, none is lost, and what was reserved covers every position. */
 static void check_books(const ledger *l, const ledger_limits *limits)
 {
@@ -323,7 +307,6 @@ int main(void)
         cmocka_unit_test(a_replay_counts_the_original_prompt),
         cmocka_unit_test(used_blocks_follow_the_position),
         cmocka_unit_test(running_is_in_order_of_arrival),
-        cmocka_unit_test(seen_tokens_are_kept_only_when_a_penalty_asks),
         cmocka_unit_test(random_runs_never_leak_or_share_a_block),
         cmocka_unit_test(create_and_admit_survive_every_failed_allocation),
     };

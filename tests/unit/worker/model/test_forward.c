@@ -257,6 +257,62 @@ static void a_step_beyond_the_limits_is_refused(void **state)
     tiny_remove(&folder);
 }
 
+/* Greedy tokens of a sequence, made where the logits are, against those made from them. */
+static void steps_ahead_make_the_tokens_of_the_logits(void **state)
+{
+    (void)state;
+    enum { PROMPT = 5, STEPS = 9 };
+    const tiny_folder folder = tiny_create(&in_f32);
+    comm *ranks = self();
+    model_run r = model_run_open(folder.path, "bf16", ranks, 8, 256);
+    const forward_limits limits = {8, 4, 1000, MODEL_RUN_SLOTS};
+    forward *f = NULL;
+    int32_t prompt[PROMPT];
+    int32_t want[STEPS];
+    float logits[V];
+
+    ids_make(prompt, PROMPT, 4);
+    model_run_feed(&r, prompt, PROMPT, PROMPT, logits);
+    for (int32_t i = 0; i < STEPS; i++) {
+        want[i] = model_run_argmax(logits, V);
+        model_run_feed(&r, &want[i], 1, 1, logits);
+    }
+    CHECK_STATUS(forward_create(r.m, r.format, r.ctx, ranks, &limits, &base_heap, &f), BASE_OK);
+    CHECK_STATUS(kv_shard_add_page(r.shard, 2, 0, 3), BASE_OK);
+    for (int32_t i = 0; i <= STEPS; i++) {
+        if (i < STEPS) { /* begins before the one before has ended */
+            const kv_step_seq seq = {.slot = 2,
+                                     .n_tokens = i == 0 ? PROMPT : 1,
+                                     .position = i == 0 ? 0 : PROMPT + i - 1};
+            const int32_t last = -1 - 2;
+            const forward_pick pick = {
+                .token = seq.n_tokens - 1,
+                .how = {.top_p = 1.0f, .penalty = 1.0f, .slot = 2, .n_top = i % 2}};
+            const kv_step *step = NULL;
+            CHECK_STATUS(kv_shard_begin_step(r.shard, &seq, 1, &step), BASE_OK);
+            CHECK_STATUS(forward_begin(f, r.shard, step, i == 0 ? prompt : &last, &pick, 1),
+                         BASE_OK);
+        }
+        if (i > 0) {
+            forward_made made;
+            CHECK_STATUS(forward_end(f, &made), BASE_OK);
+            assert_int_equal(made.last_tokens[2], want[i - 1]);
+            if ((i - 1) % 2 == 1) {
+                assert_int_equal(made.reports[0].top_ids[0], want[i - 1]);
+            }
+        }
+    }
+    const kv_step step = {.n_tokens = 1};
+    const int32_t none = -1 - MODEL_RUN_SLOTS;
+    CHECK_STATUS(forward_begin(f, r.shard, &step, &none, NULL, 0), BASE_BAD_INPUT);
+    CHECK_STATUS(forward_begin(r.f, r.shard, &step, prompt, NULL, 0), BASE_BAD_INPUT);
+    CHECK_ERROR_NAMES("for 0 slots");
+    forward_destroy(f);
+    model_run_close(&r);
+    comm_destroy(ranks);
+    tiny_remove(&folder);
+}
+
 static void create_refuses_limits_and_a_cache_of_another_shape(void **state)
 {
     (void)state;
@@ -267,10 +323,9 @@ static void create_refuses_limits_and_a_cache_of_another_shape(void **state)
         forward_limits limits;
         const char *name;
     } cases[] = {
-        {{0, 1, 1}, "max_step_tokens"},
-        {{(1 << 20) + 1, 1, 1}, "max_step_tokens"},
-        {{1, 0, 1}, "max_samples"},
-        {{1, 1, 0}, "timeout_ms"},
+        {{0, 1, 1, 0}, "max_step_tokens"}, {{(1 << 20) + 1, 1, 1, 0}, "max_step_tokens"},
+        {{1, 0, 1, 0}, "max_samples"},     {{1, 1, 0, 0}, "timeout_ms"},
+        {{1, 1, 1, -1}, "n_slots"},
     };
     forward *f = NULL;
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
@@ -279,7 +334,7 @@ static void create_refuses_limits_and_a_cache_of_another_shape(void **state)
         CHECK_ERROR_NAMES(cases[i].name);
     }
     const kv_shape other = {L, HKV, 128};
-    const forward_limits limits = {8, 8, 1000};
+    const forward_limits limits = {8, 8, 1000, 0};
     kv_format *format = NULL;
     CHECK_STATUS(kv_format_create(&r.format->policy, &other, &base_heap, &format), BASE_OK);
     CHECK_STATUS(forward_create(r.m, format, r.ctx, ranks, &limits, &base_heap, &f),
@@ -316,7 +371,7 @@ static void create_takes_what_it_says_and_survives_every_failed_allocation(void 
     const tiny_folder folder = tiny_create(&in_f32);
     comm *ranks = self();
     model_run r = model_run_open(folder.path, "bf16", ranks, 8, 256);
-    const forward_limits limits = {100, 3, 1000};
+    const forward_limits limits = {100, 3, 1000, 5};
     for (int k = 0;; k++) {
         counting_alloc a = {.failing = {.fail_at = -1}};
         const base_alloc mem = {counting_get, counting_put, &a};
@@ -356,6 +411,7 @@ int main(void)
         cmocka_unit_test(weights_of_every_dtype_give_the_same_logits),
         cmocka_unit_test(sequences_of_one_step_do_not_see_each_other),
         cmocka_unit_test(a_step_beyond_the_limits_is_refused),
+        cmocka_unit_test(steps_ahead_make_the_tokens_of_the_logits),
         cmocka_unit_test(create_refuses_limits_and_a_cache_of_another_shape),
         cmocka_unit_test(create_takes_what_it_says_and_survives_every_failed_allocation),
     };
