@@ -25,8 +25,7 @@ struct attn_kind {
     static constexpr int chunk_bytes = chunk_rows * 2 * D_; /* of bf16 rows of one side */
     static constexpr int slots = FAMILY_ == CUDA_DENSE ? 5 : 2;
     /* Instructions bind 2 bits. */
-    static constexpr int max_warps =
-        NC_ == 1 && KB_ == 2 && (FAMILY_ == CUDA_CODED || FAMILY_ == CUDA_AFFINE) ? 12 : 8;
+    static constexpr int max_warps = NC_ == 1 && KB_ == 2 ? 12 : 8;
     static constexpr int pitch = D_ + (NC_ == 2 ? 4 : 8); /* of staged sums: no bank conflicts */
     /* Of queries as fp16. */
     static constexpr int half_words = FAMILY_ == CUDA_TABLE    ? blocks * 32 * 2 * NC_
