@@ -244,7 +244,7 @@ static void print_step(const json_t *root)
                      real_of(phase, "weight_bytes") * 1e-6, real_of(phase, "page_bytes") * 1e-6,
                      real_of(phase, "tail_bytes") * 1e-6, real_of(phase, "scratch_bytes") * 1e-6);
     }
-    if (gemm != NULL) {
+    if (json_is_object(gemm)) {
         (void)printf(
             "\nGEMMs of a layer, %.0f rows, one thread: %.2f ms, the library alone %.2f ms: "
             "%.0f%% of its speed\n",
@@ -260,9 +260,11 @@ static void print_step(const json_t *root)
                      real_of(phase, "median_step_ms"), real_of(phase, "busy_ms_of_all_ranks"));
         json_array_foreach(json_object_get(phase, "ops"), k, op)
         {
-            (void)printf("  %-10s %10.2f ms %6.1f%%\n",
-                         json_string_value(json_object_get(op, "op")), real_of(op, "ms"),
-                         100.0 * real_of(op, "share"));
+            if (real_of(op, "ms") > 0.0) { /* what was called, and timed */
+                (void)printf("  %-10s %10.2f ms %6.1f%%\n",
+                             json_string_value(json_object_get(op, "op")), real_of(op, "ms"),
+                             100.0 * real_of(op, "share"));
+            }
         }
     }
 }
