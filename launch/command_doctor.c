@@ -1,4 +1,5 @@
 #include "base/clock.h"
+#include "kernels/cpu/cpu_library.h"
 #include "kernels/device.h"
 #include "launch/commands.h"
 #include "launch/local_group.h"
@@ -54,7 +55,7 @@ static void check_mpirun(finding *f)
     int exit_status = 0;
     bool ended = false;
 
-    local_group_set_mpi_environment();
+    local_group_set_environment();
     if (process_start(argv, "/dev/null", &pid) != BASE_OK) {
         (void)snprintf(f->text, sizeof f->text, "%s", base_last_error());
         found(f, "mpirun", false, "install Open MPI: apt-get install openmpi-bin");
@@ -112,6 +113,18 @@ static void check_shared_memory(finding *f)
     (void)snprintf(f->text, sizeof f->text, "/dev/shm has %.0f MB free", (double)bytes / 1e6);
     found(f, "shared memory", bytes >= MIN_SHM_BYTES,
           "ranks of one host talk through /dev/shm: in a container start it with --shm-size=1g");
+}
+
+/* `serve` tells its ranks better; those that others start are slow until they are told. */
+static void check_library(finding *f)
+{
+    const char *core = cpu_library_core();
+    const char *better = cpu_library_better_core(core, cpu_isa_of_machine());
+    (void)snprintf(
+        f->text, sizeof f->text, "OpenBLAS runs its %s code%s%s", core,
+        better == NULL ? "" : ": it does not know this CPU; with mpirun, -x OPENBLAS_CORETYPE=",
+        better == NULL ? "" : better);
+    found(f, "matrix library", true, "");
 }
 
 /* A GPU that this build cannot use is worth a word, not a fault; nor is a machine without one. */
@@ -184,7 +197,7 @@ int command_doctor(int argc, const char **argv)
     doctor_settings s = {.json = false};
     base_options line;
     int exit_status = 0;
-    finding all[7];
+    finding all[8];
 
     if (!options_open(&command, argc, argv, &s, &line, &exit_status)) {
         goto out;
@@ -195,7 +208,8 @@ int command_doctor(int argc, const char **argv)
     check_port(&all[3], "attach port", 50052);
     check_memory(&all[4]);
     check_shared_memory(&all[5]);
-    check_gpus(&all[6]);
+    check_library(&all[6]);
+    check_gpus(&all[7]);
     exit_status = print(all, sizeof all / sizeof all[0], s.json);
 out:
     base_options_reset(&line);

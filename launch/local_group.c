@@ -1,4 +1,5 @@
 #include "launch/local_group.h"
+#include "kernels/cpu/cpu_library.h"
 
 #include "base/alloc.h"
 #include "base/clock.h"
@@ -109,7 +110,7 @@ out:
     return st;
 }
 
-void local_group_set_mpi_environment(void)
+void local_group_set_environment(void)
 {
     if (geteuid() == 0) { /* containers run as root; mpirun wants to be told twice */
         (void)setenv("OMPI_ALLOW_RUN_AS_ROOT", "1", 0);
@@ -121,6 +122,10 @@ void local_group_set_mpi_environment(void)
     (void)setenv("OMPI_MCA_btl_vader_single_copy_mechanism", "none", 0);
     /* When a rank dies mpirun ends the others at once; its default sleeps twice for a second on the way. */
     (void)setenv("OMPI_MCA_odls_base_sigkill_timeout", "0", 0);
+    const char *core = cpu_library_better_core(cpu_library_core(), cpu_isa_of_machine());
+    if (core != NULL) {
+        (void)setenv("OPENBLAS_CORETYPE", core, 0);
+    }
 }
 
 static base_status start_workers(local_group *g, const local_group_options *o)
@@ -131,7 +136,7 @@ static base_status start_workers(local_group *g, const local_group_options *o)
     arguments a = {.n = 0};
 
     BASE_TRY(st, out, process_sibling("ropewalk-worker", program));
-    local_group_set_mpi_environment();
+    local_group_set_environment();
     add(&a, "mpirun");
     add(&a, "--oversubscribe");
     add_option(&a, "--bind-to", "none");

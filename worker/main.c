@@ -1,5 +1,6 @@
 /* ropewalk-worker: one rank of a group.  Boot, step loop, exit code. */
 #include "base/log.h"
+#include "kernels/cpu/cpu_library.h"
 #include "kernels/device.h"
 #include "kvshard/calibration.h"
 #include "proto/rpc.h"
@@ -236,6 +237,16 @@ static _Noreturn void leave(base_status st)
     _exit(EXIT_FAILURE);
 }
 
+static void warn_of_slow_library(void)
+{
+    const char *better = cpu_library_better_core(cpu_library_core(), cpu_isa_of_machine());
+    if (better != NULL) {
+        BASE_WARN(
+            "OpenBLAS does not know this CPU and runs its %s code: OPENBLAS_CORETYPE=%s is faster",
+            cpu_library_core(), better);
+    }
+}
+
 int main(int argc, char **argv)
 {
     worker_options options;
@@ -268,6 +279,7 @@ int main(int argc, char **argv)
     (void)snprintf(who, sizeof who, "worker rank %d", r.world.rank);
     base_log_init(who, options.log_level);
     watch_signals();
+    warn_of_slow_library();
 
     st = make_rank(&r, &options);
     if (st == BASE_OK) {
