@@ -386,6 +386,10 @@ int main(int argc, char **argv)
     if (kern_device_choose(NULL, 1, &the.device) != BASE_OK) {
         return 1;
     }
+    if (argc == 1 && kern_gpu_in_build() && the.device == KERN_DEVICE_CPU) {
+        printf("SKIP: no GPU; builds without CUDA run it on the CPU\n");
+        return TEST_SKIPPED;
+    }
     the.n_steps = argc > 1                         ? strtoll(argv[1], NULL, 10)
                   : the.device == KERN_DEVICE_CUDA ? GPU_STEPS
                                                    : CPU_STEPS;
