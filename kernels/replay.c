@@ -17,3 +17,18 @@ base_status kern_record_end(struct kern_ctx *ctx, const kern_replay_key *key, ba
 {
     return ctx->recorder == NULL ? st : ctx->recorder->end(ctx, key, st);
 }
+
+base_status kern_replay_or_record(struct kern_ctx *ctx, const kern_replay_key *key,
+                                  base_status (*ops)(void *arg), void *arg)
+{
+    base_status st = BASE_OK;
+    bool done = false;
+
+    BASE_TRY(st, out, kern_replay(ctx, key, &done));
+    if (!done) {
+        BASE_TRY(st, out, kern_record_begin(ctx));
+        st = kern_record_end(ctx, key, ops(arg));
+    }
+out:
+    return st;
+}

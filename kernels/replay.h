@@ -12,7 +12,8 @@
  * checked by whoever wrote it, since front doors do not look again.  Between begin and end there are ops only: no
  * send, fetch, wait, or allocation.
  * What was recorded is forgotten when memory of the context ends, so no key outlives what it points to.
- * On the CPU, and in a timed context, nothing is ever done, and begin and end have nothing to do. */
+ * On the CPU, and in a timed context, nothing is ever done, and begin and end have nothing to do.
+ * kern_replay_or_record is all of this in one call. */
 #ifndef KERNELS_REPLAY_H
 #define KERNELS_REPLAY_H
 
@@ -37,4 +38,9 @@ BASE_MUST_CHECK base_status kern_record_begin(struct kern_ctx *ctx);
 /* st: of the ops; not OK: nothing runs, and it is returned.  Errors: DEVICE_LOST, NO_MEMORY. */
 BASE_MUST_CHECK base_status kern_record_end(struct kern_ctx *ctx, const kern_replay_key *key,
                                             base_status st);
+
+/* Runs what was recorded under key again, or ops(arg) for the first time.  Errors: those of ops, DEVICE_LOST, NO_MEMORY. */
+BASE_MUST_CHECK base_status kern_replay_or_record(struct kern_ctx *ctx, const kern_replay_key *key,
+                                                  base_status (*ops)(void *arg), void *arg);
+
 #endif /* KERNELS_REPLAY_H */

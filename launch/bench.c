@@ -71,6 +71,20 @@ void bench_device_close(bench_device *device)
     }
 }
 
+base_status bench_time_ops(kern_ctx *ctx, const void *owner, base_status (*ops)(void *arg),
+                           void *arg, double *us_out)
+{
+    base_status st = BASE_OK;
+    const kern_replay_key key = {.owner = owner};
+    kern_stopwatch watch;
+
+    BASE_TRY(st, out, kern_stopwatch_start(ctx, &watch));
+    BASE_TRY(st, out, kern_replay_or_record(ctx, &key, ops, arg));
+    st = kern_stopwatch_stop(ctx, &watch, us_out);
+out:
+    return st;
+}
+
 typedef struct reader {
     pthread_t id;
     const uint64_t *words;

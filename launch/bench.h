@@ -72,6 +72,12 @@ BASE_MUST_CHECK base_status bench_device_open(const bench_options *o, const base
                                               bench_device *device);
 void bench_device_close(bench_device *device);
 
+/* How long the device takes for ops(arg), which is recorded under owner where that can be done, and then run again.
+ * Errors: those of ops, DEVICE_LOST, NO_MEMORY. */
+BASE_MUST_CHECK base_status bench_time_ops(kern_ctx *ctx, const void *owner,
+                                           base_status (*ops)(void *arg), void *arg,
+                                           double *us_out);
+
 /* Attention of one layer, decode or prefill, on bench_pages.h: *json_out describes the run.
  * Errors: BAD_INPUT, NO_MEMORY, DEVICE_LOST. */
 BASE_MUST_CHECK base_status bench_attention(const bench_options *o, const base_alloc *mem,

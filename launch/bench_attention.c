@@ -110,13 +110,21 @@ out:
     return st;
 }
 
-static base_status rival_calls(world *w, rival *r, kern_ctx *ctx)
+typedef struct rival_on { /* a context */
+    const world *world;
+    rival *rival;
+    kern_ctx *ctx;
+} rival_on;
+
+static base_status rival_calls(void *arg)
 {
     base_status st = BASE_OK;
+    const rival_on *on = arg;
+    rival *r = on->rival;
     for (int32_t i = 0; i < r->n_calls && st == BASE_OK; i++) {
-        const kern_attn_args args = args_of(w, r, r->next_pool);
+        const kern_attn_args args = args_of(on->world, r, r->next_pool);
         r->next_pool = (r->next_pool + 1) % r->pages.n_pools;
-        st = kern_attn(ctx, &args);
+        st = kern_attn(on->ctx, &args);
     }
     return st;
 }
@@ -125,24 +133,15 @@ static base_status rival_calls(world *w, rival *r, kern_ctx *ctx)
 static base_status rival_run(world *w, rival *r, int32_t count, int32_t path, bool is_first)
 {
     base_status st = BASE_OK;
-    kern_ctx *ctx = w->device.ctx[count];
-    const kern_replay_key key = {.owner = r};
-    kern_stopwatch watch;
+    rival_on on = {w, r, w->device.ctx[count]};
     double us = 0.0;
-    bool done = false;
 
     if (is_cuda(w) && is_first) { /* what a call may allocate, before it is recorded */
-        BASE_TRY(st, out, rival_calls(w, r, ctx));
+        BASE_TRY(st, out, rival_calls(&on));
     } else if (!is_cuda(w)) {
-        cpu_isa_limit(ctx, w->o->paths[path]);
+        cpu_isa_limit(on.ctx, w->o->paths[path]);
     }
-    BASE_TRY(st, out, kern_stopwatch_start(ctx, &watch));
-    BASE_TRY(st, out, kern_replay(ctx, &key, &done));
-    if (!done) {
-        BASE_TRY(st, out, kern_record_begin(ctx));
-        BASE_TRY(st, out, kern_record_end(ctx, &key, rival_calls(w, r, ctx)));
-    }
-    BASE_TRY(st, out, kern_stopwatch_stop(ctx, &watch, &us));
+    BASE_TRY(st, out, bench_time_ops(on.ctx, r, rival_calls, &on, &us));
     if (!is_first) {
         bench_times_add(&r->times[count * w->o->n_paths + path], us / r->n_calls);
     }

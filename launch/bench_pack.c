@@ -12,30 +12,28 @@ typedef struct writer {
     bench_times times; /* of a call */
 } writer;
 
-static base_status run(writer *w, bool is_first)
+static int32_t n_calls(const writer *w)
+{
+    return w->o->device == KERN_DEVICE_CUDA ? GRAPH_CALLS : 1;
+}
+
+static base_status write_pages(void *arg)
 {
     base_status st = BASE_OK;
-    kern_ctx *ctx = w->device.ctx[0];
-    const kern_replay_key key = {.owner = w};
-    const int32_t n_calls = w->o->device == KERN_DEVICE_CUDA ? GRAPH_CALLS : 1;
-    kern_stopwatch watch;
-    double us = 0.0;
-    bool done = false;
+    const writer *w = arg;
+    for (int32_t i = 0; i < n_calls(w) && st == BASE_OK; i++) {
+        st = bench_pages_pack(w->device.ctx[0], &w->pages, i % w->pages.n_pools);
+    }
+    return st;
+}
 
-    BASE_TRY(st, out, kern_stopwatch_start(ctx, &watch));
-    BASE_TRY(st, out, kern_replay(ctx, &key, &done));
-    if (!done) {
-        BASE_TRY(st, out, kern_record_begin(ctx));
-        for (int32_t i = 0; i < n_calls && st == BASE_OK; i++) {
-            st = bench_pages_pack(ctx, &w->pages, i % w->pages.n_pools);
-        }
-        BASE_TRY(st, out, kern_record_end(ctx, &key, st));
+static base_status run(writer *w, bool is_first)
+{
+    double us = 0.0;
+    const base_status st = bench_time_ops(w->device.ctx[0], w, write_pages, w, &us);
+    if (st == BASE_OK && !is_first) {
+        bench_times_add(&w->times, us / n_calls(w));
     }
-    BASE_TRY(st, out, kern_stopwatch_stop(ctx, &watch, &us));
-    if (!is_first) {
-        bench_times_add(&w->times, us / n_calls);
-    }
-out:
     return st;
 }
 

@@ -29,10 +29,3 @@ install_clang_runtime() {
     version=$(clang --version | sed -nE '1s/.*version ([0-9]+)\..*/\1/p')
     install_packages "libclang-rt-$version-dev"
 }
-
-# OpenBLAS up to 0.3.21 does not know the newest Intel CPUs and takes SSE3 there: products take four times as long.
-fit_openblas() {
-    if [ -z "${OPENBLAS_CORETYPE-}" ] && grep -qw avx2 /proc/cpuinfo; then
-        export OPENBLAS_CORETYPE=Haswell
-    fi
-}

@@ -172,6 +172,7 @@ int64_t forward_scratch_bytes(const model_config *config, const forward_limits *
 
 /* What the ops of a step are called with; the arrays lie in the forward's input. */
 typedef struct call {
+    const forward *forward;
     kv_shard *shard;
     const kv_step *step;
     kern_sample_row *how; /* [n_rows]; NULL: no token is made here */
@@ -206,7 +207,7 @@ static base_status row_check(int32_t row, int32_t n_tokens)
 static call lay_out(const forward *f, kv_shard *shard, const kv_step *step, const int32_t *ids,
                     int32_t n_how)
 {
-    call c = {.shard = shard, .step = step};
+    call c = {.forward = f, .shard = shard, .step = step};
     c.how = n_how > 0 ? (kern_sample_row *)(void *)f->input : NULL;
     c.ids = (int32_t *)(void *)(f->input + (size_t)n_how * sizeof *c.how);
     c.rows = c.ids + step->n_tokens;
@@ -298,10 +299,12 @@ out:
     return st;
 }
 
-/* All ops of a step. */
-static base_status run_ops(const forward *f, const call *c)
+/* All ops of a step: arg is its call. */
+static base_status run_ops(void *arg)
 {
     base_status st = BASE_OK;
+    const call *c = arg;
+    const forward *f = c->forward;
     const kv_step *step = c->step;
     const block_step b = {
         .ctx = f->ctx,
@@ -338,28 +341,20 @@ out:
 
 /* A step in which every sequence decodes: its ops' args depend on these numbers alone, and most steps have those
  * of a step before.  (Tokens are made where the logits are the forward's own.) */
-static base_status run_again(const forward *f, const call *c)
+static base_status run_again(const forward *f, call *c)
 {
-    base_status st = BASE_OK;
-    bool done = false;
     const kern_replay_key key = {
         .owner = f,
         .words = {c->step->n_tokens, c->step->n_opens, c->step->n_packs, c->n_rows,
                   (int64_t)(intptr_t)c->step->positions, (int64_t)(intptr_t)c->logits},
     };
-    BASE_TRY(st, out, kern_replay(f->ctx, &key, &done));
-    if (!done) {
-        BASE_TRY(st, out, kern_record_begin(f->ctx));
-        st = kern_record_end(f->ctx, &key, run_ops(f, c));
-    }
-out:
-    return st;
+    return kern_replay_or_record(f->ctx, &key, run_ops, c);
 }
 
-static base_status run(const forward *f, const call *c)
+static base_status run(const forward *f, call *c)
 {
     const bool decodes = c->step->n_tokens == c->step->n_seqs && f->observer == NULL;
-    return decodes ? run_again(f, c) : run_ops(f, c);
+    return decodes ? run_again(f, c) : run_ops(c);
 }
 
 base_status forward_step(forward *f, kv_shard *shard, const kv_step *step, const int32_t *ids,
