@@ -92,7 +92,8 @@ static void take_status(void *ctx, rpc_call *call, rpc_code code, const char *te
 }
 
 /* Waits for the status; core's deadline ends every call, so this ends too. */
-static void wait_for_status(generation *g, rpc_call *call, const volatile sig_atomic_t *stop)
+static void wait_for_status(generation *g, rpc_call *call, const local_group *group,
+                            const volatile sig_atomic_t *stop)
 {
     bool cancelled = false;
     (void)pthread_mutex_lock(&g->lock);
@@ -103,7 +104,7 @@ static void wait_for_status(generation *g, rpc_call *call, const volatile sig_at
         until.tv_sec += until.tv_nsec / 1000000000L;
         until.tv_nsec %= 1000000000L;
         (void)pthread_cond_timedwait(&g->ended, &g->lock, &until);
-        if (*stop && !cancelled) {
+        if (!cancelled && (*stop || (group != NULL && local_group_check(group) != BASE_OK))) {
             cancelled = true;
             rpc_client_cancel(call);
         }
@@ -131,9 +132,9 @@ static base_status status_of(const generation *g)
     return BASE_FAIL(st, "%s: %s", rpc_code_name(g->code), g->text);
 }
 
-base_status client_generate(rpc_channel *channel, const inference_generate_request *request,
-                            int64_t timeout_ms, client_on_event on_event, void *ctx,
-                            const volatile sig_atomic_t *stop)
+base_status client_generate(rpc_channel *channel, const local_group *group,
+                            const inference_generate_request *request, int64_t timeout_ms,
+                            client_on_event on_event, void *ctx, const volatile sig_atomic_t *stop)
 {
     base_status st;
     base_bytes bytes;
@@ -153,8 +154,12 @@ base_status client_generate(rpc_channel *channel, const inference_generate_reque
     if (rpc_call_send(call, base_bytes_view(&bytes)) == BASE_OK) {
         rpc_client_half_close(call);
     } /* else the call has ended already and its status says why */
-    wait_for_status(&g, call, stop);
+    wait_for_status(&g, call, group, stop);
     st = status_of(&g);
+    if (st != BASE_OK && group != NULL && !*stop) { /* how it ended says more */
+        const base_status group_st = local_group_check(group);
+        st = group_st != BASE_OK ? group_st : st;
+    }
 out:
     if (call != NULL) {
         rpc_call_unref(call);

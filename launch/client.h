@@ -21,9 +21,10 @@ BASE_MUST_CHECK base_status client_wait_ready(rpc_channel *channel, const char *
 
 typedef void (*client_on_event)(void *ctx, const inference_event *event);
 
-/* Runs one Generate to its end.  Errors: CANCELLED (*stop was set, or the server cancelled), TIMEOUT,
- * UNAVAILABLE, BAD_INPUT, OUT_OF_RANGE, EXHAUSTED, NOT_FOUND with the server's text, IO (anything else). */
-BASE_MUST_CHECK base_status client_generate(rpc_channel *channel,
+/* Runs one Generate to its end, or to that of the group, if there is one.  Errors: CANCELLED (*stop was set, or the
+ * server cancelled), TIMEOUT, UNAVAILABLE (also: a program of the group ended), BAD_INPUT, OUT_OF_RANGE, EXHAUSTED,
+ * NOT_FOUND with the server's text, IO (anything else). */
+BASE_MUST_CHECK base_status client_generate(rpc_channel *channel, const local_group *group,
                                             const inference_generate_request *request,
                                             int64_t timeout_ms, client_on_event on_event, void *ctx,
                                             const volatile sig_atomic_t *stop);

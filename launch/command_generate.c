@@ -134,7 +134,8 @@ static base_status run(const generate_options *o, const prompt *p)
         st = client_wait_ready(channel, target, group, READY_TIMEOUT_MS, &stop);
     }
     if (st == BASE_OK) {
-        st = client_generate(channel, &request, o->timeout_s * 1000, report_take, &shown, &stop);
+        st = client_generate(channel, group, &request, o->timeout_s * 1000, report_take, &shown,
+                             &stop);
     }
     rpc_channel_destroy(channel);
     rpc_shutdown();

@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #define LOCAL_MAX_ARGS   48
@@ -17,6 +18,7 @@
 #define WORKER_GRACE_MS  3000
 #define COORD_GRACE_MS   4000
 #define MAX_TARGET_BYTES 300
+#define MAX_REASON_BYTES 512
 
 struct local_group {
     pid_t coordinator;
@@ -24,6 +26,8 @@ struct local_group {
     char target[MAX_TARGET_BYTES];
     char attach[64];
     char port_file[64];
+    const char *log_path; /* or NULL */
+    long log_begin;       /* its bytes before this group's */
 };
 
 typedef struct arguments {
@@ -156,6 +160,13 @@ out:
     return st;
 }
 
+/* 0 if it is not there. */
+static long log_bytes(const char *path)
+{
+    struct stat s;
+    return path != NULL && stat(path, &s) == 0 ? (long)s.st_size : 0;
+}
+
 base_status local_group_open(const local_group_options *options, local_group **group_out)
 {
     base_status st;
@@ -166,6 +177,8 @@ base_status local_group_open(const local_group_options *options, local_group **g
         return BASE_FAIL(BASE_NO_MEMORY, "local group");
     }
     (void)snprintf(g->port_file, sizeof g->port_file, "/tmp/ropewalk-ports-XXXXXX");
+    g->log_path = options->log_path;
+    g->log_begin = log_bytes(options->log_path);
     BASE_TRY(st, out, start_coordinator(g, options));
     BASE_TRY(st, out, start_workers(g, options));
     *group_out = g;
@@ -191,11 +204,35 @@ const char *local_group_target(const local_group *group)
     return group->target;
 }
 
+/* The first error line of a worker in the log, from who said it on: the others follow when one leaves.  Empty: none,
+ * or there is no log, and people have read it on stderr. */
+static void read_reason(const local_group *g, char reason_out[MAX_REASON_BYTES])
+{
+    char line[1024];
+    FILE *log = g->log_path != NULL ? fopen(g->log_path, "r") : NULL;
+    reason_out[0] = '\0';
+    if (log != NULL && fseek(log, g->log_begin, SEEK_SET) == 0) {
+        while (reason_out[0] == '\0' && fgets(line, sizeof line, log) != NULL) {
+            const char *worker = strstr(line, " error worker");
+            if (worker != NULL) {
+                line[strcspn(line, "\n")] = '\0';
+                (void)snprintf(reason_out, MAX_REASON_BYTES, ": %s", worker + strlen(" error "));
+            }
+        }
+    }
+    if (log != NULL) {
+        (void)fclose(log);
+    }
+}
+
 base_status local_group_check(const local_group *group)
 {
     int exit_status = 0;
     if (!process_alive(group->mpirun, &exit_status)) {
-        return BASE_FAIL(BASE_UNAVAILABLE, "the mpirun group ended with status %d", exit_status);
+        char reason[MAX_REASON_BYTES];
+        read_reason(group, reason);
+        return BASE_FAIL(BASE_UNAVAILABLE, "the mpirun group ended with status %d%s", exit_status,
+                         reason);
     }
     if (!process_alive(group->coordinator, &exit_status)) {
         return BASE_FAIL(BASE_UNAVAILABLE, "ropewalk-coordinator ended with status %d",

@@ -37,7 +37,7 @@ void local_group_close(local_group *group);
 
 const char *local_group_target(const local_group *group); /* "HOST:PORT" where clients connect */
 
-/* Errors: UNAVAILABLE naming the program that has ended and its exit status. */
+/* Errors: UNAVAILABLE naming the program that has ended and its exit status, and, with a log, why a worker left. */
 BASE_MUST_CHECK base_status local_group_check(const local_group *group);
 
 /* Open MPI's variables for one machine, root in a container included, and OpenBLAS's where it does not know the CPU; what the

@@ -1,8 +1,10 @@
 """The command line: its JSON, its errors, its exit status."""
 import json
 import os
+import signal
 import subprocess
 import tempfile
+import time
 import unittest
 
 import harness
@@ -125,6 +127,30 @@ class CommandLine(unittest.TestCase):
             done = run("generate", "--model", MODEL, "--kv", f"block-gtq:calib={folder}/none", "--prompt", "a")
             self.assertNotEqual(done.returncode, 0)
             self.assertIn(b"ropewalk calibrate --model", done.stderr)
+
+    def test_why_a_group_ended_is_told_though_it_logs_to_a_file(self):
+        with tempfile.TemporaryDirectory() as folder:
+            for context in ("1000000", "1000001"):  # the second one's log begins with the first one's
+                done = run("generate", "--model", "random:tiny", "--max-context", context, "--log", f"{folder}/log",
+                           "--prompt-ids", "[1]")
+                self.assertNotEqual(done.returncode, 0)
+                self.assertRegex(done.stderr.decode(), f"worker rank 0: leaving: .*--max-context {context}, .*--rope-scaling")
+
+    def test_a_group_that_dies_ends_the_call_at_once(self):
+        with tempfile.TemporaryDirectory() as folder:
+            call = subprocess.Popen([f"{BIN}/ropewalk", "generate", "--model", MODEL, "--device", "cpu", "--log", f"{folder}/log",
+                                     "--prompt", "Once", "--max-new-tokens", "100000", "--ignore-eos"],
+                                    stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+            self.addCleanup(call.kill)
+            call.stdout.read(1)  # a token has come
+            worker, = [pid for child in harness.children_of(call.pid) for pid in harness.children_of(child)
+                       if harness.command_of(pid).endswith("ropewalk-worker")]
+            os.kill(worker, signal.SIGKILL)
+            killed = time.monotonic()
+            _, errors = call.communicate(timeout=60)
+            self.assertEqual(call.returncode, 1)
+            self.assertIn(b"the mpirun group ended with status", errors)
+            self.assertLess(time.monotonic() - killed, 10)  # the coordinator alone would wait 30 s for another group
 
     def test_doctor_reports_every_check(self):
         report = json.loads(run("doctor", "--json").stdout)

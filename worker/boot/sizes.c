@@ -9,7 +9,8 @@ static base_status longest(const worker_options *options, const model_config *co
                            int64_t *tokens_out)
 {
     if (options->max_context > config->max_context) {
-        return BASE_FAIL(BASE_OUT_OF_RANGE, "--max-context %lld, the model's limit is %lld",
+        return BASE_FAIL(BASE_OUT_OF_RANGE,
+                         "--max-context %lld, the model's limit is %lld; --rope-scaling changes it",
                          (long long)options->max_context, (long long)config->max_context);
     }
     *tokens_out = options->max_context > 0 ? options->max_context : config->max_context;
