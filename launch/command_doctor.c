@@ -115,15 +115,9 @@ static void check_shared_memory(finding *f)
           "ranks of one host talk through /dev/shm: in a container start it with --shm-size=1g");
 }
 
-/* `serve` tells its ranks better; those that others start are slow until they are told. */
 static void check_library(finding *f)
 {
-    const char *core = cpu_library_core();
-    const char *better = cpu_library_better_core(core, cpu_isa_of_machine());
-    (void)snprintf(
-        f->text, sizeof f->text, "OpenBLAS runs its %s code%s%s", core,
-        better == NULL ? "" : ": it does not know this CPU; with mpirun, -x OPENBLAS_CORETYPE=",
-        better == NULL ? "" : better);
+    (void)snprintf(f->text, sizeof f->text, "OpenBLAS runs its %s code", cpu_library_core());
     found(f, "matrix library", true, "");
 }
 

@@ -1,5 +1,4 @@
 #include "launch/local_group.h"
-#include "kernels/cpu/cpu_library.h"
 
 #include "base/alloc.h"
 #include "base/clock.h"
@@ -126,10 +125,6 @@ void local_group_set_environment(void)
     (void)setenv("OMPI_MCA_btl_vader_single_copy_mechanism", "none", 0);
     /* When a rank dies mpirun ends the others at once; its default sleeps twice for a second on the way. */
     (void)setenv("OMPI_MCA_odls_base_sigkill_timeout", "0", 0);
-    const char *core = cpu_library_better_core(cpu_library_core(), cpu_isa_of_machine());
-    if (core != NULL) {
-        (void)setenv("OPENBLAS_CORETYPE", core, 0);
-    }
 }
 
 static base_status start_workers(local_group *g, const local_group_options *o)

@@ -40,8 +40,7 @@ const char *local_group_target(const local_group *group); /* "HOST:PORT" where c
 /* Errors: UNAVAILABLE naming the program that has ended and its exit status, and, with a log, why a worker left. */
 BASE_MUST_CHECK base_status local_group_check(const local_group *group);
 
-/* Open MPI's variables for one machine, root in a container included, and OpenBLAS's where it does not know the CPU; what the
- * user has set stays. */
+/* Open MPI's variables for one machine, root in a container included; what the user has set stays. */
 void local_group_set_environment(void);
 
 #endif /* LAUNCH_LOCAL_GROUP_H */

@@ -1,8 +1,10 @@
 /* ropewalk: one program for people.  Each verb is a file of its own. */
+#include "kernels/cpu/cpu_library.h"
 #include "launch/commands.h"
 #include "launch/options.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 static const struct {
@@ -32,6 +34,7 @@ static void help(FILE *out)
 
 int main(int argc, char **argv)
 {
+    cpu_library_start_again(getenv("OPENBLAS_CORETYPE"), argv);
     if (argc < 2) {
         help(stderr);
         return EXIT_USAGE;

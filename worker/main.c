@@ -237,16 +237,6 @@ static _Noreturn void leave(base_status st)
     _exit(EXIT_FAILURE);
 }
 
-static void warn_of_slow_library(void)
-{
-    const char *better = cpu_library_better_core(cpu_library_core(), cpu_isa_of_machine());
-    if (better != NULL) {
-        BASE_WARN(
-            "OpenBLAS does not know this CPU and runs its %s code: OPENBLAS_CORETYPE=%s is faster",
-            cpu_library_core(), better);
-    }
-}
-
 int main(int argc, char **argv)
 {
     worker_options options;
@@ -257,6 +247,7 @@ int main(int argc, char **argv)
                                 .pmix_rank = getenv("PMIX_RANK")};
     char who[48] = "worker";
 
+    cpu_library_start_again(getenv("OPENBLAS_CORETYPE"), argv);
     base_log_init(who, BASE_LOG_INFO);
     base_status st =
         worker_options_parse(argc, (const char *const *)argv, &base_heap, &line, &options);
@@ -279,7 +270,7 @@ int main(int argc, char **argv)
     (void)snprintf(who, sizeof who, "worker rank %d", r.world.rank);
     base_log_init(who, options.log_level);
     watch_signals();
-    warn_of_slow_library();
+    BASE_INFO("OpenBLAS runs its %s code", cpu_library_core());
 
     st = make_rank(&r, &options);
     if (st == BASE_OK) {

@@ -128,6 +128,27 @@ class CommandLine(unittest.TestCase):
             self.assertNotEqual(done.returncode, 0)
             self.assertIn(b"ropewalk calibrate --model", done.stderr)
 
+    def test_programs_that_compute_have_the_cpus_own_gemm(self):
+        with open("/proc/cpuinfo") as f:
+            knows_avx2 = " avx2 " in f.read()
+        with tempfile.TemporaryDirectory() as folder:
+            for asked in (None, "Prescott"):  # OpenBLAS's SSE3 code, which it also takes on CPUs it does not know
+                environment = {k: v for k, v in os.environ.items() if k != "OPENBLAS_CORETYPE"}
+                environment.update({} if asked is None else {"OPENBLAS_CORETYPE": asked})
+
+                def output(*arguments):
+                    done = subprocess.run([f"{BIN}/ropewalk", *arguments], env=environment, capture_output=True, timeout=100)
+                    self.assertEqual(done.returncode, 0, done.stderr)
+                    return done.stdout.decode()
+
+                log = f"{folder}/{asked}.log"
+                output("generate", "--model", MODEL, "--device", "cpu", "--prompt", "a", "--max-new-tokens", "1", "--log", log)
+                library = next(c for c in json.loads(output("doctor", "--json"))["checks"] if c["check"] == "matrix library")
+                for says in (harness.read(log), json.dumps(library)):
+                    self.assertRegex(says, "OpenBLAS runs its [A-Za-z0-9]+ code")
+                    if knows_avx2:
+                        self.assertEqual("Prescott code" in says, asked == "Prescott", says)
+
     def test_why_a_group_ended_is_told_though_it_logs_to_a_file(self):
         with tempfile.TemporaryDirectory() as folder:
             for context in ("1000000", "1000001"):  # the second one's log begins with the first one's
