@@ -31,8 +31,3 @@ void cpu_isa_limit(struct kern_ctx *ctx, cpu_isa isa)
     const cpu_isa most = cpu_isa_of_machine();
     cpu_state_of(ctx)->isa = isa < most ? isa : most;
 }
-
-cpu_isa cpu_isa_of(const struct kern_ctx *ctx)
-{
-    return cpu_state_of(ctx)->isa;
-}

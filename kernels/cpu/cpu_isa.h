@@ -18,6 +18,5 @@ cpu_isa cpu_isa_of_machine(void);
 
 /* What a CPU context uses from now on: isa, or less if the machine has less.  No call may be running. */
 void cpu_isa_limit(struct kern_ctx *ctx, cpu_isa isa);
-cpu_isa cpu_isa_of(const struct kern_ctx *ctx);
 
 #endif /* KERNELS_CPU_CPU_ISA_H */
