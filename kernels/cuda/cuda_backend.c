@@ -1,8 +1,10 @@
 /* The op table on a GPU: looks up where an op's pointers lie on the device, and launches.  Nothing here waits. */
 #include "base/log.h"
 #include "kernels/backend.h"
+#include "kernels/compose.h"
 #include "kernels/cuda/cuda_check.h"
 #include "kernels/cuda/cuda_gemm.h"
+#include "kernels/cuda/cuda_linear.h"
 #include "kernels/cuda/cuda_memory.h"
 #include "kernels/cuda/cuda_ops.h"
 #include "kernels/cuda/cuda_pages.h"
@@ -223,7 +225,12 @@ static base_status cuda_gated(kern_ctx *ctx, const kern_gated_args *args)
     AT(up, 1);
     AT(room, 1);
     AT(y, 1);
-    return f.st != BASE_OK ? f.st : kern_cuda_gated(state->gemm, state->stream, &a);
+    cuda_linear linear;
+    if (f.st != BASE_OK) {
+        return f.st;
+    }
+    return cuda_linear_gated(&a, &linear) ? cuda_linear_run(state->stream, &linear)
+                                          : kern_compose_gated(ctx, args);
 }
 
 static base_status cuda_gemm_op(kern_ctx *ctx, const kern_gemm_args *args)
@@ -279,7 +286,12 @@ static base_status cuda_project(kern_ctx *ctx, const kern_project_args *args)
         AT(parts[i].bias, 1);
         AT(parts[i].y, 1);
     }
-    return f.st != BASE_OK ? f.st : kern_cuda_project(state->gemm, state->stream, &a);
+    cuda_linear linear;
+    if (f.st != BASE_OK) {
+        return f.st;
+    }
+    return cuda_linear_project(&a, &linear) ? cuda_linear_run(state->stream, &linear)
+                                            : kern_compose_project(ctx, args);
 }
 
 static base_status cuda_rmsnorm(kern_ctx *ctx, const kern_rmsnorm_args *args)

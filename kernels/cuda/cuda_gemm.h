@@ -17,9 +17,7 @@
 
 #include "base/alloc.h"
 #include "base/status.h"
-#include "kernels/op_gated.h"
 #include "kernels/op_gemm.h"
-#include "kernels/op_project.h"
 
 #ifdef __cplusplus
 extern "C" {
@@ -39,12 +37,6 @@ void cuda_gemm_destroy(cuda_gemm *gemm); /* NULL is allowed; nothing of it may b
  * ones find it; both may be captured in a graph.  Errors: DEVICE_LOST, NO_MEMORY. */
 BASE_MUST_CHECK base_status kern_cuda_gemm(cuda_gemm *gemm, void *stream,
                                            const kern_gemm_args *args);
-
-/* The same of the ops around it. */
-BASE_MUST_CHECK base_status kern_cuda_project(cuda_gemm *gemm, void *stream,
-                                              const kern_project_args *args);
-BASE_MUST_CHECK base_status kern_cuda_gated(cuda_gemm *gemm, void *stream,
-                                            const kern_gated_args *args);
 
 /* Its ways, each for any m >= 1 that its line allows. */
 BASE_MUST_CHECK base_status

@@ -12,6 +12,8 @@
 
 #include "base/dtype.h"
 #include "base/status.h"
+#include "kernels/op_gated.h"
+#include "kernels/op_project.h"
 
 #include <stdbool.h>
 #include <stdint.h>
@@ -55,6 +57,11 @@ static inline bool cuda_linear_fits(int32_t m, int32_t k, int32_t x_stride)
 
 /* Enqueues.  Errors: DEVICE_LOST, NO_MEMORY. */
 BASE_MUST_CHECK base_status cuda_linear_run(void *stream, const cuda_linear *args);
+
+/* An op, whose pointers are in device memory, as one launch.  False: it has too many rows, or a tensor that is not
+ * bf16. */
+bool cuda_linear_project(const kern_project_args *args, cuda_linear *linear_out);
+bool cuda_linear_gated(const kern_gated_args *args, cuda_linear *linear_out);
 
 #ifdef __cplusplus
 }

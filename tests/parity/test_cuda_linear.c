@@ -1,7 +1,8 @@
 /* Projections and the gated half of an MLP on the GPU against fp64: few rows, which are one launch, and more. */
-#include "kernels/cuda/cuda_gemm.h"
-#include "kernels/cuda/cuda_linear.h"
+#include "kernels/device.h"
 #include "tests/support/parity_cuda.h"
+
+#include <string.h>
 
 enum { PARTS = KERN_PROJECT_PARTS };
 
@@ -12,15 +13,28 @@ typedef struct linear_case {
     bool bias;
 } linear_case;
 
-typedef struct matrix { /* a weight, with what it is on the device */
+typedef struct matrix { /* a weight and its products, mirrors */
     void *w;
-    void *bias;
-    float *y; /* device */
-    const void *device_w;
-    const void *device_bias;
+    void *bias; /* or NULL */
+    float *y;
 } matrix;
 
 static const float eps = 1e-5f;
+
+static void *mirrored(kern_ctx *ctx, const void *elems, int64_t n, size_t elem_bytes)
+{
+    const size_t n_bytes = (size_t)n * elem_bytes;
+    void *p = kern_mirror(ctx)->get(kern_mirror(ctx)->ctx, n_bytes);
+    assert_non_null(p);
+    memcpy(p, elems, n_bytes);
+    CHECK_STATUS(kern_send(ctx, p, n_bytes), BASE_OK);
+    return p;
+}
+
+static void drop(kern_ctx *ctx, void *mirror)
+{
+    kern_mirror(ctx)->put(kern_mirror(ctx)->ctx, mirror);
+}
 
 /* Rows of x in fp64, normalised. */
 static double *normalised(const float *x, const void *norm, const linear_case *c)
@@ -56,75 +70,101 @@ static double product(const linear_case *c, const double *h, const void *w, int6
     return sum;
 }
 
-static matrix make_matrix(parity_device *device, const linear_case *c, int32_t i)
+static matrix make_matrix(kern_ctx *ctx, const linear_case *c, int32_t i)
 {
     const int64_t n_elems = (int64_t)c->n[i] * c->k;
+    const int64_t n_y = (int64_t)c->m * c->n[i];
     float *w32 = parity_normals(3 + (uint64_t)i, n_elems, 1.0);
     float *b32 = parity_normals(13 + (uint64_t)i, c->n[i], 1.0);
-    float *none = parity_memory((int64_t)c->m * c->n[i], sizeof *none);
-    matrix x = {.w = parity_elems(w32, n_elems, c->dtype),
-                .bias = c->bias ? parity_elems(b32, c->n[i], c->bias_dtype) : NULL};
-    for (int64_t j = 0; j < (int64_t)c->m * c->n[i]; j++) {
+    float *none = parity_memory(n_y, sizeof *none);
+    void *w = parity_elems(w32, n_elems, c->dtype);
+    void *bias = parity_elems(b32, c->n[i], c->bias_dtype);
+    for (int64_t j = 0; j < n_y; j++) {
         none[j] = NAN; /* must be overwritten */
     }
-    x.device_w = device_copy(device, x.w, (size_t)n_elems * base_dtype_bytes(c->dtype));
-    x.device_bias =
-        c->bias ? device_copy(device, x.bias, (size_t)c->n[i] * base_dtype_bytes(c->bias_dtype))
-                : NULL;
-    x.y = on_device(none, (size_t)c->m * (size_t)c->n[i] * sizeof *none);
+    const matrix x = {
+        .w = mirrored(ctx, w, n_elems, base_dtype_bytes(c->dtype)),
+        .bias = c->bias ? mirrored(ctx, bias, c->n[i], base_dtype_bytes(c->bias_dtype)) : NULL,
+        .y = mirrored(ctx, none, n_y, sizeof *none)};
+    free(bias);
+    free(w);
     free(none);
     free(b32);
     free(w32);
     return x;
 }
 
-static void check_project(cuda_gemm *gemm, const linear_case *c)
+static void free_matrix(kern_ctx *ctx, const matrix *x)
 {
-    parity_device device = {.n_held = 0};
-    matrix parts[PARTS];
+    drop(ctx, x->w);
+    drop(ctx, x->bias);
+    drop(ctx, x->y);
+}
+
+/* x, its norm, and the rows that the products take, in fp64. */
+typedef struct rows {
+    float *x;
+    void *norm;
+    double *h;
+} rows;
+
+static rows make_rows(kern_ctx *ctx, const linear_case *c, double norm_scale)
+{
     const int64_t n_x = (int64_t)c->m * c->k;
     float *x = parity_normals(1, n_x, 3.0);
-    float *norm32 = parity_normals(2, c->k, 1.0);
+    float *norm32 = parity_normals(2, c->k, norm_scale);
     void *norm = parity_elems(norm32, c->k, c->norm_dtype);
-    double *h = normalised(x, norm, c);
-    float *dx = on_device(x, (size_t)n_x * sizeof *x);
-    kern_project_args a = {
-        .x = dx,
-        .norm = device_copy(&device, norm, (size_t)c->k * base_dtype_bytes(c->norm_dtype)),
-        .h = dx,
-        .m = c->m,
-        .k = c->k,
-        .eps = eps,
-        .norm_dtype = c->norm_dtype};
+    const rows r = {.x = mirrored(ctx, x, n_x, sizeof *x),
+                    .norm = mirrored(ctx, norm, c->k, base_dtype_bytes(c->norm_dtype)),
+                    .h = normalised(x, norm, c)};
+    free(norm);
+    free(norm32);
+    free(x);
+    return r;
+}
+
+static void free_rows(kern_ctx *ctx, const rows *r)
+{
+    drop(ctx, r->x);
+    drop(ctx, r->norm);
+    free(r->h);
+}
+
+static void check_project(kern_ctx *ctx, const linear_case *c)
+{
+    matrix parts[PARTS];
+    const rows r = make_rows(ctx, c, 1.0);
+    kern_project_args a = {.x = r.x,
+                           .norm = r.norm,
+                           .h = r.x,
+                           .m = c->m,
+                           .k = c->k,
+                           .eps = eps,
+                           .norm_dtype = c->norm_dtype};
     for (; a.n_parts < PARTS && c->n[a.n_parts] > 0; a.n_parts++) {
-        parts[a.n_parts] = make_matrix(&device, c, a.n_parts);
-        a.parts[a.n_parts] = (kern_project_part){.w = parts[a.n_parts].device_w,
-                                                 .bias = parts[a.n_parts].device_bias,
-                                                 .y = parts[a.n_parts].y,
+        const matrix *p = &parts[a.n_parts];
+        parts[a.n_parts] = make_matrix(ctx, c, a.n_parts);
+        a.parts[a.n_parts] = (kern_project_part){.w = p->w,
+                                                 .bias = p->bias,
+                                                 .y = p->y,
                                                  .n = c->n[a.n_parts],
                                                  .dtype = c->dtype,
                                                  .bias_dtype = c->bias_dtype};
     }
-    CHECK_STATUS(kern_cuda_project(gemm, NULL, &a), BASE_OK);
+    CHECK_STATUS(kern_project(ctx, &a), BASE_OK);
     for (int32_t i = 0; i < a.n_parts; i++) {
-        float *got = from_device(parts[i].y, (int64_t)c->m * c->n[i]);
-        for (int64_t j = 0; j < (int64_t)c->m * c->n[i]; j++) {
+        const int64_t n_y = (int64_t)c->m * c->n[i];
+        CHECK_STATUS(kern_fetch(ctx, parts[i].y, (size_t)n_y * sizeof(float)), BASE_OK);
+        for (int64_t j = 0; j < n_y; j++) {
             const int64_t n = j % c->n[i];
             double limit;
-            double want = product(c, h + j / c->n[i] * c->k, parts[i].w, n, &limit);
+            double want = product(c, r.h + j / c->n[i] * c->k, parts[i].w, n, &limit);
             want += c->bias ? parity_elem(parts[i].bias, n, c->bias_dtype) : 0.0;
-            parity_near((double)got[j], want, limit, "y", j);
+            parity_near((double)parts[i].y[j], want, limit, "y", j);
         }
-        free(got);
-        free(parts[i].w);
-        free(parts[i].bias);
+        free_matrix(ctx, &parts[i]);
     }
-    (void)cudaFree(dx);
-    device_free(&device);
-    free(h);
-    free(norm);
-    free(norm32);
-    free(x);
+    free_rows(ctx, &r);
 }
 
 static double silu(double g)
@@ -132,57 +172,43 @@ static double silu(double g)
     return g / (1.0 + exp(-g));
 }
 
-static void check_gated(cuda_gemm *gemm, const linear_case *c)
+static void check_gated(kern_ctx *ctx, const linear_case *c)
 {
-    parity_device device = {.n_held = 0};
-    const int64_t n_x = (int64_t)c->m * c->k;
     const int64_t n_y = (int64_t)c->m * c->n[0];
-    float *x = parity_normals(1, n_x, 3.0);
-    float *norm32 = parity_normals(2, c->k, 0.05);
-    void *norm = parity_elems(norm32, c->k, c->norm_dtype);
-    double *h = normalised(x, norm, c);
-    matrix gate = make_matrix(&device, c, 0);
-    matrix up = make_matrix(&device, c, 1);
-    float *dh = on_device(x, (size_t)n_x * sizeof *x);
-    float *dx = on_device(x, (size_t)n_x * sizeof *x);
-    const kern_gated_args a = {
-        .x = dx,
-        .norm = device_copy(&device, norm, (size_t)c->k * base_dtype_bytes(c->norm_dtype)),
-        .h = dh,
-        .gate = gate.device_w,
-        .up = up.device_w,
-        .room = up.y,
-        .y = gate.y,
-        .m = c->m,
-        .f = c->n[0],
-        .k = c->k,
-        .eps = eps,
-        .norm_dtype = c->norm_dtype,
-        .gate_dtype = c->dtype,
-        .up_dtype = c->dtype};
-    CHECK_STATUS(kern_cuda_gated(gemm, NULL, &a), BASE_OK);
-    float *got = from_device(gate.y, n_y);
+    const rows r = make_rows(ctx, c, 0.05);
+    const matrix gate = make_matrix(ctx, c, 0);
+    const matrix up = make_matrix(ctx, c, 1);
+    float *h = mirrored(ctx, r.x, (int64_t)c->m * c->k, sizeof *h);
+    const kern_gated_args a = {.x = r.x,
+                               .norm = r.norm,
+                               .h = h,
+                               .gate = gate.w,
+                               .up = up.w,
+                               .room = up.y,
+                               .y = gate.y,
+                               .m = c->m,
+                               .f = c->n[0],
+                               .k = c->k,
+                               .eps = eps,
+                               .norm_dtype = c->norm_dtype,
+                               .gate_dtype = c->dtype,
+                               .up_dtype = c->dtype};
+    CHECK_STATUS(kern_gated(ctx, &a), BASE_OK);
+    CHECK_STATUS(kern_fetch(ctx, gate.y, (size_t)n_y * sizeof(float)), BASE_OK);
     for (int64_t j = 0; j < n_y; j++) {
         double g_limit;
         double u_limit;
-        const double *row = h + j / c->n[0] * c->k;
+        const double *row = r.h + j / c->n[0] * c->k;
         const double g = product(c, row, gate.w, j % c->n[0], &g_limit);
         const double u = product(c, row, up.w, j % c->n[0], &u_limit);
         const double limit =
             1.1 * fabs(u) * g_limit + fabs(silu(g)) * u_limit + 1e-6 * fabs(silu(g) * u) + 1e-6;
-        parity_near((double)got[j], silu(g) * u, limit, "y", j);
+        parity_near((double)gate.y[j], silu(g) * u, limit, "y", j);
     }
-    (void)cudaFree(dh);
-    (void)cudaFree(dx);
-    (void)cudaFree(up.y);
-    device_free(&device);
-    free(got);
-    free(gate.w);
-    free(up.w);
-    free(h);
-    free(norm);
-    free(norm32);
-    free(x);
+    drop(ctx, h);
+    free_matrix(ctx, &up);
+    free_matrix(ctx, &gate);
+    free_rows(ctx, &r);
 }
 
 /* Every number of rows of one launch, and one more; tiles that end inside a part, fewer tiles than SMs and many
@@ -203,42 +229,42 @@ static const linear_case shapes[] = {
 static void projections_agree_with_fp64(void **state)
 {
     static const base_dtype dtypes[] = {BASE_F32, BASE_F16, BASE_BF16};
-    cuda_gemm *gemm = NULL;
+    kern_ctx *ctx = NULL;
     (void)state;
-    CHECK_STATUS(cuda_gemm_create(&base_heap, &gemm), BASE_OK);
+    CHECK_STATUS(kern_ctx_create_cuda(0, &base_heap, &ctx), BASE_OK);
     for (size_t i = 0; i < sizeof shapes / sizeof shapes[0]; i++) {
         linear_case c = shapes[i];
         c.dtype = BASE_BF16;
         c.norm_dtype = BASE_BF16;
-        check_project(gemm, &c);
+        check_project(ctx, &c);
         c.bias = true;
         for (size_t t = 0; t < 3; t++) {
             c.bias_dtype = dtypes[t];
-            check_project(gemm, &c);
+            check_project(ctx, &c);
         }
         c.norm_dtype = BASE_F32; /* a launch each */
-        check_project(gemm, &c);
+        check_project(ctx, &c);
         c.dtype = i % 2 == 0 ? BASE_F16 : BASE_F32;
-        check_project(gemm, &c);
+        check_project(ctx, &c);
     }
-    cuda_gemm_destroy(gemm);
+    kern_ctx_destroy(ctx);
 }
 
 static void gated_products_agree_with_fp64(void **state)
 {
-    cuda_gemm *gemm = NULL;
+    kern_ctx *ctx = NULL;
     (void)state;
-    CHECK_STATUS(cuda_gemm_create(&base_heap, &gemm), BASE_OK);
+    CHECK_STATUS(kern_ctx_create_cuda(0, &base_heap, &ctx), BASE_OK);
     for (size_t i = 0; i < sizeof shapes / sizeof shapes[0]; i++) {
         linear_case c = shapes[i];
         c.n[1] = c.n[0];
         c.dtype = BASE_BF16;
         c.norm_dtype = BASE_BF16;
-        check_gated(gemm, &c);
+        check_gated(ctx, &c);
         c.dtype = BASE_F16;
-        check_gated(gemm, &c);
+        check_gated(ctx, &c);
     }
-    cuda_gemm_destroy(gemm);
+    kern_ctx_destroy(ctx);
 }
 
 int main(void)

@@ -147,7 +147,9 @@ static void launch_project(timer *t, const timed_case *c)
                                          .dtype = BASE_BF16,
                                          .bias_dtype = BASE_BF16};
     }
-    CHECK_STATUS(kern_cuda_project(t->gemm, t->stream, &a), BASE_OK);
+    cuda_linear linear;
+    assert_true(cuda_linear_project(&a, &linear));
+    CHECK_STATUS(cuda_linear_run(t->stream, &linear), BASE_OK);
 }
 
 static void launch_gated(timer *t, const timed_case *c)
@@ -166,7 +168,9 @@ static void launch_gated(timer *t, const timed_case *c)
                                .norm_dtype = BASE_BF16,
                                .gate_dtype = BASE_BF16,
                                .up_dtype = BASE_BF16};
-    CHECK_STATUS(kern_cuda_gated(t->gemm, t->stream, &a), BASE_OK);
+    cuda_linear linear;
+    assert_true(cuda_linear_gated(&a, &linear));
+    CHECK_STATUS(cuda_linear_run(t->stream, &linear), BASE_OK);
 }
 
 static void launch_blas(timer *t, const timed_case *c)
@@ -359,14 +363,14 @@ static void world_init(timer *t, parity_device *device)
                 .opens = device_copy(device, opens, sizeof opens)};
 }
 
-/* q, k and v, and the gated half of the MLP, as a layer of 3B and one of 8B has them. */
+/* q, k and v, and the gated half of the MLP, as a layer of 3B and one of 8B has them: the rows of one launch. */
 static void time_fused(timer *t)
 {
     static const int32_t shapes[][3] = {{2560, 22016, 2048}, {6144, 28672, 4096}};
-    static const int32_t rows[] = {1, 4, 8, 16};
-    for (size_t i = 0; i < 8; i++) {
-        const int32_t m = rows[i % 4];
-        const int32_t *s = shapes[i / 4];
+    static const int32_t rows[] = {1, 4, 8};
+    for (size_t i = 0; i < 6; i++) {
+        const int32_t m = rows[i % 3];
+        const int32_t *s = shapes[i / 3];
         const timed_case cases[] = {
             {"project", m, s[0], s[2], launch_project, (int64_t)s[0] * s[2] * 2, 0.0},
             {"gated", m, s[1], s[2], launch_gated, (int64_t)s[1] * s[2] * 2, 0.0},

@@ -1,0 +1,18 @@
+/* kernels/compose.h - ops that are others one after the other, for a backend whose one launch does not take the shape.
+ * Only backends include it.
+ *
+ * The parts are called over ctx->backend; arguments are the op's own, which its front door has checked. */
+#ifndef KERNELS_COMPOSE_H
+#define KERNELS_COMPOSE_H
+
+#include "kernels/kern.h"
+
+/* Norm, then a product and its bias for each part. */
+BASE_MUST_CHECK base_status kern_compose_project(kern_ctx *ctx, const kern_project_args *args);
+/* The projections, then swiglu. */
+BASE_MUST_CHECK base_status kern_compose_gated(kern_ctx *ctx, const kern_gated_args *args);
+
+/* The projections of a gated op: gate into y, up into room. */
+kern_project_args kern_gated_projections(const kern_gated_args *args);
+
+#endif /* KERNELS_COMPOSE_H */
