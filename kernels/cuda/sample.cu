@@ -1,7 +1,7 @@
-/* A row of logits is a cluster of eight CTAs, its ids cut into one run for each of their 256 warps.  Every step is a
- * pass over the runs and one exchange over the cluster, after which every CTA knows the same: one pass for greedy;
- * then one that leaves the distances in shared memory and makes the first histogram of the cut, one for each further
- * digit of it, three at most, and one for the draw.  Bound by latency: a launch and 1 to 4 us a pass. */
+/* A row of logits is a cluster of eight CTAs, or one CTA where the others would have no ids; its ids are cut into one run
+ * for each warp.  Every step is a pass over the runs and one exchange, after which every CTA knows the same: one pass
+ * for greedy; then one that leaves the distances in shared memory and makes the first histogram of the cut, one for
+ * each further digit of it, three at most, and one for the draw.  Bound by latency: a launch and 1 to 4 us a pass. */
 #include "kernels/cuda/cuda_check.h"
 #include "kernels/cuda/cuda_launch.h"
 #include "kernels/cuda/cuda_ops.h"
@@ -11,8 +11,11 @@
 
 namespace {
 
+constexpr int kAlone = kWarps * kChunk; /* ids of which every warp of one CTA has a chunk at most */
+
 /* Until the next exchange, what ids add to their digit's sum goes to the histogram. */
-__device__ void begin_histogram(const Team &t)
+template <int kCtas>
+__device__ void begin_histogram(const Team<kCtas> &t)
 {
     for (int i = threadIdx.x; i < kDigits; i += kThreads) {
         t.shared->counts[t.turn][i] = 0;
@@ -22,7 +25,8 @@ __device__ void begin_histogram(const Team &t)
     __syncthreads();
 }
 
-__device__ void add_to_histogram(const Team &t, uint32_t q, int shift, bool counts)
+template <int kCtas>
+__device__ void add_to_histogram(const Team<kCtas> &t, uint32_t q, int shift, bool counts)
 {
     const uint32_t digit = q >> shift & 0xff;
     atomicAdd(&t.shared->counts[t.turn][digit], 1);
@@ -35,18 +39,22 @@ __device__ void add_to_histogram(const Team &t, uint32_t q, int shift, bool coun
 
 /* The histogram over the cluster, and where its running sum reaches the target: shared->found.  Returns whether all
  * of that digit is wanted. */
-template <typename Target>
-__device__ bool search_histogram(Team &t, bool counts, Target target_of)
+template <int kCtas, typename Target>
+__device__ bool search_histogram(Team<kCtas> &t, bool counts, Target target_of)
 {
     constexpr int kEach = kThreads / kDigits; /* threads a digit */
-    constexpr int kOthers = kCtas / kEach;    /* CTAs a thread */
     Shared *s = t.shared;
     const int digit = threadIdx.x / kEach;
     uint32_t n = 0;
     uint64_t sum = 0;
-    t.cluster.sync();
-    for (int i = 0; i < kOthers; i++) {
-        const Shared *other = t.cluster.map_shared_rank(s, threadIdx.x % kEach * kOthers + i);
+    t.sync();
+#pragma unroll
+    for (int first = 0; first < kCtas; first += kEach) {
+        const int rank = first + (int)threadIdx.x % kEach;
+        if (rank >= kCtas) {
+            break;
+        }
+        const Shared *other = t.of(rank);
         n += other->counts[t.turn][digit];
         sum += other->lows[t.turn][digit] + ((uint64_t)other->highs[t.turn][digit] << 16);
     }
@@ -70,8 +78,8 @@ __device__ bool search_histogram(Team &t, bool counts, Target target_of)
 
 /* The shortest beginning of the order whose amounts reach the target that the total of the first histogram gives;
  * within, if there is none.  The first histogram is there, of ids that are within. */
-template <typename Target>
-__device__ sample_cut find_cut(Team &t, const Row &row, sample_cut within, bool counts,
+template <int kCtas, typename Target>
+__device__ sample_cut find_cut(Team<kCtas> &t, const Row &row, sample_cut within, bool counts,
                                Target target_of)
 {
     bool whole = search_histogram(t, counts, target_of);
@@ -107,7 +115,8 @@ __device__ sample_cut find_cut(Team &t, const Row &row, sample_cut within, bool 
 }
 
 /* Distances to where passes find them, and, if there is a cut to find, its first histogram. */
-__device__ void note_distances(const Team &t, const Row &row, bool cuts, bool counts)
+template <int kCtas>
+__device__ void note_distances(const Team<kCtas> &t, const Row &row, bool cuts, bool counts)
 {
     if (cuts) {
         begin_histogram(t);
@@ -122,7 +131,8 @@ __device__ void note_distances(const Team &t, const Row &row, bool cuts, bool co
     __syncwarp();
 }
 
-__device__ int draw(Team &t, const Row &row, const kern_sample_row &p, int n_vocab)
+template <int kCtas>
+__device__ int draw(Team<kCtas> &t, const Row &row, const kern_sample_row &p, int n_vocab)
 {
     const uint32_t least = sample_least_weight(p.min_p);
     const bool by_count = p.top_k > 0 && p.top_k < n_vocab;
@@ -155,7 +165,8 @@ __device__ int draw(Team &t, const Row &row, const kern_sample_row &p, int n_voc
 }
 
 /* The best of the keys below bound. */
-__device__ uint64_t best_below(Team &t, const Row &row, uint64_t bound)
+template <int kCtas>
+__device__ uint64_t best_below(Team<kCtas> &t, const Row &row, uint64_t bound)
 {
     uint64_t best = 0;
     for_scores(row, t.lane, [&](int i, float score) {
@@ -172,7 +183,8 @@ __device__ float log_of(float x, float best, double log_sum)
 }
 
 /* row: without a penalty. */
-__device__ void report(Team &t, const Row &row, int id, int n_top, kern_sample_report *out)
+template <int kCtas>
+__device__ void report(Team<kCtas> &t, const Row &row, int id, int n_top, kern_sample_report *out)
 {
     const bool writes = t.rank == 0 && threadIdx.x == 0;
     uint64_t key = best_below(t, row, UINT64_MAX);
@@ -194,25 +206,25 @@ __device__ void report(Team &t, const Row &row, int id, int n_top, kern_sample_r
     }
 }
 
-/* Ids in a warp's run: whole chunks. */
-__host__ __device__ int run_of(int n_vocab)
+/* Ids in the run of one of n_runs warps: whole chunks. */
+__host__ __device__ int run_of(int n_vocab, int n_runs)
 {
-    return (n_vocab + kRuns * kChunk - 1) / (kRuns * kChunk) * kChunk;
+    return (n_vocab + n_runs * kChunk - 1) / (n_runs * kChunk) * kChunk;
 }
 
-__global__ void __cluster_dims__(kCtas, 1, 1) __launch_bounds__(kThreads)
-    sample_rows(const kern_sample_args a)
+template <int kCtas>
+__device__ void sample_row(const kern_sample_args &a)
 {
     extern __shared__ __align__(16) uint32_t distances[]; /* [kWarps][run] */
     __shared__ Shared shared;
     cuda_after_previous();
     const int r = blockIdx.x / kCtas;
     const kern_sample_row p = a.rows[r];
-    Team t = {cg::this_cluster(),      &shared, (int)(blockIdx.x % kCtas), (int)(threadIdx.x / 32),
-              (int)(threadIdx.x % 32), 0};
+    Team<kCtas> t = {&shared, (int)(blockIdx.x % kCtas), (int)(threadIdx.x / 32),
+                     (int)(threadIdx.x % 32), 0};
     uint64_t *seen =
         p.penalty == 1.0f ? nullptr : a.seen + p.slot * KERN_SAMPLE_SEEN_WORDS(a.n_vocab);
-    const int run = run_of(a.n_vocab);
+    const int run = run_of(a.n_vocab, Team<kCtas>::kRuns);
     const int begin = min((t.rank * kWarps + t.warp) * run, a.n_vocab);
     Row row = {a.logits + (int64_t)r * a.n_vocab,
                seen,
@@ -224,7 +236,7 @@ __global__ void __cluster_dims__(kCtas, 1, 1) __launch_bounds__(kThreads)
                min(run, a.n_vocab - begin),
                distances + t.warp * run};
 
-    t.cluster.sync(); /* all CTAs are there before one writes to another */
+    t.sync(); /* all CTAs are there before one writes to another */
     const uint64_t best = best_below(t, row, UINT64_MAX);
     int id = sample_key_id(best);
     if (p.temperature > 0.0f && !sample_key_is_nan(best)) {
@@ -235,7 +247,7 @@ __global__ void __cluster_dims__(kCtas, 1, 1) __launch_bounds__(kThreads)
         row.seen = nullptr;
         report(t, row, id, p.n_top, &a.reports[r]);
     }
-    t.cluster.sync(); /* none leaves, and none changes what others still read */
+    t.sync(); /* none leaves, and none changes what others still read */
     if (t.rank == 0 && threadIdx.x == 0) {
         a.ids[p.slot] = id;
         if (seen != nullptr) {
@@ -244,19 +256,38 @@ __global__ void __cluster_dims__(kCtas, 1, 1) __launch_bounds__(kThreads)
     }
 }
 
+__global__ void __launch_bounds__(kThreads) sample_alone(const kern_sample_args a)
+{
+    sample_row<1>(a);
+}
+
+__global__ void __cluster_dims__(kMaxCtas, 1, 1) __launch_bounds__(kThreads)
+    sample_together(const kern_sample_args a)
+{
+    sample_row<kMaxCtas>(a);
+}
+
+base_status run(void *stream, const kern_sample_args *a, void (*kernel)(kern_sample_args),
+                int n_ctas)
+{
+    const size_t n_bytes = (size_t)kWarps * run_of(a->n_vocab, n_ctas * kWarps) * sizeof(uint32_t);
+    const cudaError_t error =
+        cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)n_bytes);
+    if (error != cudaSuccess) {
+        return cuda_to_status(error, "shared memory of sample");
+    }
+    cuda_launch_shared(kernel, dim3((unsigned)(a->n_rows * n_ctas)), kThreads, n_bytes,
+                       static_cast<cudaStream_t>(stream), *a);
+    return CUDA_LAUNCHED("sample");
+}
+
 } // namespace
 
 extern "C" base_status kern_cuda_sample(void *stream, const kern_sample_args *a)
 {
-    const size_t n_bytes = (size_t)kWarps * run_of(a->n_vocab) * sizeof(uint32_t);
-    if (a->n_rows > 0) {
-        const cudaError_t error = cudaFuncSetAttribute(
-            sample_rows, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)n_bytes);
-        if (error != cudaSuccess) {
-            return cuda_to_status(error, "shared memory of sample");
-        }
-        cuda_launch_shared(sample_rows, dim3((unsigned)(a->n_rows * kCtas)), kThreads, n_bytes,
-                           static_cast<cudaStream_t>(stream), *a);
+    if (a->n_rows == 0) {
+        return BASE_OK;
     }
-    return CUDA_LAUNCHED("sample");
+    return a->n_vocab <= kAlone ? run(stream, a, sample_alone, 1)
+                                : run(stream, a, sample_together, kMaxCtas);
 }

@@ -1,6 +1,6 @@
 /* kernels/cuda/sample_team.cuh - the threads that make one token: what they know of their row, and how they agree.
  *
- * A cluster of eight CTAs takes a row; its ids are cut into one run for each of their 256 warps. */
+ * A cluster of kCtas CTAs takes a row; its ids are cut into one run for each of their warps. */
 #ifndef KERNELS_CUDA_SAMPLE_TEAM_CUH
 #define KERNELS_CUDA_SAMPLE_TEAM_CUH
 
@@ -13,17 +13,16 @@ namespace {
 
 namespace cg = cooperative_groups;
 
-constexpr int kCtas = 8;
+constexpr int kMaxCtas = 8;
 constexpr int kThreads = 1024;
 constexpr int kWarps = kThreads / 32;
-constexpr int kRuns = kCtas * kWarps;
 constexpr int kDigits = 256;
 constexpr unsigned kAll = 0xffffffffu;
 
 static_assert(kWarps == 32, "a warp reduces what the warps have");
-static_assert(kRuns <= kDigits, "sums hold either");
+static_assert(kMaxCtas * kWarps <= kDigits, "sums hold either");
 /* Sums of half weights of a CTA, 16 bits each, fit 32. */
-static_assert(KERN_SAMPLE_MAX_VOCAB / kCtas <= 1 << 16, "histograms would overflow");
+static_assert(KERN_SAMPLE_MAX_VOCAB / kMaxCtas <= 1 << 16, "histograms would overflow");
 
 /* Four ids a lane where rows are aligned, so many at once that their loads are under way together. */
 constexpr int kChunk = 128;
@@ -43,7 +42,7 @@ struct Shared {
     uint32_t highs[2][kDigits]; /* and the others */
     uint64_t sums[2][kDigits];  /* of runs or digits */
     uint32_t totals[kDigits];   /* ids of a digit */
-    uint64_t parts[2][kCtas];
+    uint64_t parts[2][kMaxCtas];
     uint64_t warps[kWarps];
     Found found; /* of the last search */
     int ids[2];
@@ -61,13 +60,30 @@ struct Row {
     uint32_t *distances; /* [n, up to a whole chunk] */
 };
 
+template <int kCtas>
 struct Team {
-    cg::cluster_group cluster;
+    static constexpr int kRuns = kCtas * kWarps;
     Shared *shared;
     int rank;
     int warp;
     int lane;
     int turn;
+
+    /* All threads; what each wrote before, the others see. */
+    __device__ void sync() const
+    {
+        if constexpr (kCtas == 1) {
+            __syncthreads();
+        } else {
+            cg::this_cluster().sync();
+        }
+    }
+
+    /* What the CTA of that rank shares. */
+    __device__ Shared *of(int other) const
+    {
+        return kCtas == 1 ? shared : cg::this_cluster().map_shared_rank(shared, other);
+    }
 };
 
 __device__ float score_of(const Row &row, int id, float logit)
@@ -176,8 +192,8 @@ __device__ void from_bits(uint64_t bits, double *x)
 }
 
 /* Over all threads of the cluster, in the same order every time. */
-template <typename T, typename Op>
-__device__ T reduce(Team &t, T x, Op op)
+template <int kCtas, typename T, typename Op>
+__device__ T reduce(Team<kCtas> &t, T x, Op op)
 {
     Shared *s = t.shared;
     x = reduce_warp(x, op);
@@ -189,10 +205,10 @@ __device__ T reduce(Team &t, T x, Op op)
         from_bits(s->warps[t.lane], &x);
         x = reduce_warp(x, op);
         if (t.lane < kCtas) {
-            t.cluster.map_shared_rank(s, t.lane)->parts[t.turn][t.rank] = to_bits(x);
+            t.of(t.lane)->parts[t.turn][t.rank] = to_bits(x);
         }
     }
-    t.cluster.sync();
+    t.sync();
     from_bits(s->parts[t.turn][0], &x);
     for (int i = 1; i < kCtas; i++) {
         T part;
@@ -205,8 +221,8 @@ __device__ T reduce(Team &t, T x, Op op)
 
 /* Where the running sum of N amounts reaches a target, which may depend on their total.  By warp 0; the others see
  * shared->found after the barrier that the caller makes. */
-template <int N, typename Target>
-__device__ void search(const Team &t, const uint64_t *amounts, Target target_of)
+template <int N, int kCtas, typename Target>
+__device__ void search(const Team<kCtas> &t, const uint64_t *amounts, Target target_of)
 {
     constexpr int kEach = N / 32;
     uint64_t own = 0;
@@ -231,19 +247,19 @@ __device__ void search(const Team &t, const uint64_t *amounts, Target target_of)
 
 /* The first id, in order of ids, at which the running sum of amount(id, distance) reaches the target that the total
  * gives; amounts fit 32 bits.  There is one. */
-template <typename Amount, typename Target>
-__device__ int locate(Team &t, const Row &row, Amount amount, Target target_of)
+template <int kCtas, typename Amount, typename Target>
+__device__ int locate(Team<kCtas> &t, const Row &row, Amount amount, Target target_of)
 {
     Shared *s = t.shared;
     uint64_t own = 0;
     for_distances(row, t.lane, [&](int i, uint32_t q) { own += amount(row.begin + i, q); });
     own = reduce_warp(own, Sum());
     if (t.lane < kCtas) {
-        t.cluster.map_shared_rank(s, t.lane)->sums[t.turn][t.rank * kWarps + t.warp] = own;
+        t.of(t.lane)->sums[t.turn][t.rank * kWarps + t.warp] = own;
     }
-    t.cluster.sync();
+    t.sync();
     if (t.warp == 0) {
-        search<kRuns>(t, s->sums[t.turn], target_of);
+        search<Team<kCtas>::kRuns>(t, s->sums[t.turn], target_of);
     }
     __syncthreads();
     if (s->found.index == t.rank * kWarps + t.warp) {
@@ -256,15 +272,14 @@ __device__ int locate(Team &t, const Row &row, Amount amount, Target target_of)
             if (sum >= left) {
                 const unsigned reach = __ballot_sync(kAll, sum_up_to(t.lane, own) >= left);
                 if (t.lane < kCtas) {
-                    t.cluster.map_shared_rank(s, t.lane)->ids[t.turn] =
-                        row.begin + first + __ffs((int)reach) - 1;
+                    t.of(t.lane)->ids[t.turn] = row.begin + first + __ffs((int)reach) - 1;
                 }
                 break;
             }
             left -= sum;
         }
     }
-    t.cluster.sync();
+    t.sync();
     const int id = s->ids[t.turn];
     t.turn ^= 1;
     return id;

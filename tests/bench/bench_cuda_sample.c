@@ -1,10 +1,10 @@
-/* What the sampling op takes on a GPU: `bench_cuda_sample` prints microseconds a launch, by rows and kind, for a
- * vocabulary of 151 936 ids with normal logits.  A launch is one of 50 in a graph, the median of nine replays. */
+/* What the sampling op takes on a GPU: `bench_cuda_sample` prints microseconds a launch, by rows and kind, for
+ * vocabularies of 4 096 and 151 936 ids with normal logits.  A launch is one of 50 in a graph, the median of nine replays. */
 #include "base/random.h"
 #include "kernels/cuda/cuda_ops.h"
 #include "tests/support/parity_cuda.h"
 
-enum { VOCAB = 151936, MAX_ROWS = 64, LAUNCHES = 50, REPLAYS = 9 };
+enum { MAX_ROWS = 64, LAUNCHES = 50, REPLAYS = 9 };
 
 typedef struct kind {
     const char *name;
@@ -59,24 +59,24 @@ static double us_of(cudaStream_t stream, const kern_sample_args *a)
     return (double)took[REPLAYS / 2] * 1e3 / LAUNCHES;
 }
 
-static void time_kinds(void **state)
+static void time_kinds(int32_t n_vocab)
 {
     static const int32_t n_rows[] = {1, 8, 32, 64};
     parity_device device = {.n_held = 0};
     cudaStream_t stream;
-    (void)state;
-    float *logits = parity_normals(1, (int64_t)MAX_ROWS * VOCAB, 3.0);
-    int32_t *zeros = parity_memory(MAX_ROWS * KERN_SAMPLE_SEEN_WORDS(VOCAB) * 2, sizeof *zeros);
-    const size_t seen_bytes = (size_t)(MAX_ROWS * KERN_SAMPLE_SEEN_WORDS(VOCAB)) * sizeof(uint64_t);
-    kern_sample_args a = {.logits = device_copy(&device, logits, sizeof *logits * MAX_ROWS * VOCAB),
-                          .ids = device_copy(&device, zeros, sizeof(int32_t) * MAX_ROWS),
-                          .seen = device_copy(&device, zeros, seen_bytes),
-                          .reports =
-                              device_copy(&device, zeros, sizeof(kern_sample_report) * MAX_ROWS),
-                          .n_vocab = VOCAB,
-                          .n_slots = MAX_ROWS};
+    float *logits = parity_normals(1, (int64_t)MAX_ROWS * n_vocab, 3.0);
+    int32_t *zeros = parity_memory(MAX_ROWS * KERN_SAMPLE_SEEN_WORDS(n_vocab) * 2, sizeof *zeros);
+    const size_t seen_bytes =
+        (size_t)(MAX_ROWS * KERN_SAMPLE_SEEN_WORDS(n_vocab)) * sizeof(uint64_t);
+    kern_sample_args a = {
+        .logits = device_copy(&device, logits, sizeof *logits * MAX_ROWS * (size_t)n_vocab),
+        .ids = device_copy(&device, zeros, sizeof(int32_t) * MAX_ROWS),
+        .seen = device_copy(&device, zeros, seen_bytes),
+        .reports = device_copy(&device, zeros, sizeof(kern_sample_report) * MAX_ROWS),
+        .n_vocab = n_vocab,
+        .n_slots = MAX_ROWS};
     assert_int_equal(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking), cudaSuccess);
-    printf("%-14s", "rows");
+    printf("%d ids\n%-14s", n_vocab, "rows");
     for (size_t j = 0; j < sizeof n_rows / sizeof n_rows[0]; j++) {
         printf(" %8d", n_rows[j]);
     }
@@ -101,8 +101,15 @@ static void time_kinds(void **state)
     free(logits);
 }
 
+static void time_vocabularies(void **state)
+{
+    (void)state;
+    time_kinds(4096);
+    time_kinds(151936);
+}
+
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(time_kinds)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(time_vocabularies)};
     return PARITY_CUDA_MAIN(tests);
 }
