@@ -167,9 +167,10 @@ static void nan_reaches_only_the_query_that_sees_it(void **state)
     spec.n_tokens[0] = 4;
     cw_world *w = cw_create(ctx, &spec);
     float *want = cw_run(w);
-    cw_block *b = &w->blocks[0][703 / KERN_BLOCK_TOKENS];
-    for (int32_t side = 0; side < 2; side++) {
-        b->rows[((int64_t)side * KERN_BLOCK_TOKENS + 703 % KERN_BLOCK_TOKENS) * 128 + 5] = 0x7fc0u;
+    const int64_t last = w->spec.position[0] + 3;
+    cw_block *b = &w->blocks[0][last / KERN_BLOCK_TOKENS];
+    for (int64_t side = 0; side < 2; side++) {
+        b->rows[(side * KERN_BLOCK_TOKENS + last % KERN_BLOCK_TOKENS) * 128 + 5] = 0x7fc0u;
     }
     assert_int_equal(
         cudaMemcpy(b->lent, b->rows, (size_t)kern_open_elems(2, 128) * 2, cudaMemcpyHostToDevice),

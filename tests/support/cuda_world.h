@@ -13,7 +13,7 @@
 #define CW_MAX_SEQS   48
 #define CW_MAX_BLOCKS 64
 
-typedef struct cw_spec {
+typedef struct cw_spec { /* whole blocks before a position are shrunk (parity.h) */
     int32_t head_dim;
     int32_t n_kv_heads;
     int32_t group;
@@ -188,6 +188,11 @@ static inline cw_world *cw_create(kern_ctx *ctx, const cw_spec *spec)
 {
     cw_world *w = parity_memory(1, sizeof *w);
     w->spec = *spec;
+    for (int32_t i = 0; i < spec->n_seqs; i++) {
+        const int32_t n_blocks = (int32_t)(spec->position[i] / KERN_BLOCK_TOKENS);
+        w->spec.position[i] = parity_shrunk(n_blocks) * (int64_t)KERN_BLOCK_TOKENS +
+                              spec->position[i] % KERN_BLOCK_TOKENS;
+    }
     w->n_heads = spec->n_kv_heads * spec->group;
     cw_make_formats(w);
     cw_make_blocks(w, ctx);

@@ -30,6 +30,26 @@ static inline void *parity_memory(int64_t n_elems, size_t elem_bytes)
     return p;
 }
 
+/* What of a size is left under ROPEWALK_TEST_SHRINK=N, for tools that make tests a thousand times slower: an N-th, but
+ * at least 1 of what is more than 0.  For sizes that cost time and are no case of their own. */
+static inline int32_t parity_shrunk(int32_t size)
+{
+    static int32_t n = 0;
+    if (n == 0) {
+        const char *text = getenv("ROPEWALK_TEST_SHRINK");
+        n = text == NULL ? 1 : (int32_t)strtol(text, NULL, 10);
+        assert_true(n >= 1);
+    }
+    return size > 0 && size < n ? 1 : size / n;
+}
+
+/* From one case to the next where a test crosses many sizes with each other: 1; shrunk, `step`, which has no divisor in
+ * common with their numbers, so that every size is met. */
+static inline int32_t parity_step(int32_t step)
+{
+    return parity_shrunk(2) == 1 ? step : 1;
+}
+
 /* n_elems standard normals of a stream, times scale.  Ended with free. */
 static inline float *parity_normals(uint64_t stream, int64_t n_elems, double scale)
 {
