@@ -27,6 +27,23 @@ const char *comm_name(const comm *c)
     return c->backend->name;
 }
 
+const base_alloc *comm_memory(comm *c)
+{
+    return c->backend->memory == NULL ? NULL : c->backend->memory(c);
+}
+
+base_status comm_look(comm *c)
+{
+    return c->backend->look == NULL ? BASE_OK : c->backend->look(c);
+}
+
+void comm_abort(comm *c)
+{
+    if (c->backend->abort != NULL) {
+        c->backend->abort(c);
+    }
+}
+
 static base_status check_call(const comm *c, const char *what, size_t n_bytes, int64_t timeout_ms)
 {
     if (n_bytes > INT_MAX || timeout_ms < 1) {

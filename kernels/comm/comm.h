@@ -1,9 +1,13 @@
 /* kernels/comm/comm.h - collectives between the ranks of one group.
  *
- * All ranks issue the same calls in the same order with the same sizes.  Every call has a deadline and
- * waits without spinning a core away: non-blocking calls, polled with back-off.
+ * All ranks issue the same calls in the same order with the same sizes.  There are two kinds:
+ *   over the host's memory ("self", "mpi"): plans, and the tensors of CPU ranks.  A call has done its work when it
+ *     returns.  It has a deadline and waits without spinning a core away: non-blocking calls, polled with back-off
+ *   on a kern_ctx ("nccl-ag", comm_nccl.h): tensors between GPUs.  A call is an op of that context: it is given memory of
+ *     the context, runs in the order of ops, is recorded and replayed with them (kernels/replay.h), and has done
+ *     its work when they have.  The deadline is of the call alone: whoever waits for ops watches them (comm_look)
  * After PEER_LOST every later call on the comm returns PEER_LOST; the worker then leaves.  Nothing retries.
- * Threads.  One thread only: the one that initialised MPI (FUNNELED). */
+ * Threads.  One thread only, the one that initialised MPI (FUNNELED), but for comm_look and comm_abort. */
 #ifndef KERNELS_COMM_COMM_H
 #define KERNELS_COMM_COMM_H
 
@@ -29,9 +33,18 @@ int32_t comm_rank(const comm *c);
 int32_t comm_size(const comm *c);
 const char *comm_name(const comm *c); /* "self", "mpi" */
 
+/* Memory for what comm_all_gather gathers into, zeroed, where the transport is faster with memory of its own; NULL: any
+ * memory of the context will do.  Collective: all ranks take the same sizes in the same order. */
+const base_alloc *comm_memory(comm *c);
+
+/* For the thread that watches the one that waits: whether the transport knows of a fault.  Errors: PEER_LOST. */
+BASE_MUST_CHECK base_status comm_look(comm *c);
+/* Calls under way, the device's too, are given up; nothing but _exit may follow.  Any thread.  It may not return. */
+void comm_abort(comm *c);
+
 /* buf of root reaches every rank.
- * Errors: BAD_INPUT (root, n_bytes above INT_MAX, timeout_ms < 1: no collective was begun), PEER_LOST
- * (timeout_ms passed, or the transport failed). */
+ * Errors: BAD_INPUT (root, n_bytes above INT_MAX, timeout_ms < 1, memory that is not the context's: no collective was
+ * begun), PEER_LOST (timeout_ms passed, or the transport failed). */
 BASE_MUST_CHECK base_status comm_broadcast(comm *c, void *buf, size_t n_bytes, int32_t root,
                                            int64_t timeout_ms);
 

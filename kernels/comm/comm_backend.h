@@ -14,7 +14,10 @@ typedef struct comm_backend {
     base_status (*broadcast)(comm *c, void *buf, size_t n_bytes, int32_t root, int64_t timeout_ms);
     base_status (*all_gather)(comm *c, const void *mine, void *all, size_t n_bytes,
                               int64_t timeout_ms);
-    void (*destroy)(comm *c); /* frees c too */
+    void (*destroy)(comm *c);             /* frees c too */
+    const base_alloc *(*memory)(comm *c); /* NULL, like the next two: there is nothing to it */
+    base_status (*look)(comm *c);         /* any thread */
+    void (*abort)(comm *c);               /* any thread */
 } comm_backend;
 
 struct comm { /* first member of a transport's own struct */

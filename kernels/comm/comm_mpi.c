@@ -96,7 +96,12 @@ static void mpi_destroy(comm *c)
     mem.put(mem.ctx, m);
 }
 
-static const comm_backend mpi_backend = {"mpi", mpi_broadcast, mpi_all_gather, mpi_destroy};
+static const comm_backend mpi_backend = {
+    .name = "mpi",
+    .broadcast = mpi_broadcast,
+    .all_gather = mpi_all_gather,
+    .destroy = mpi_destroy,
+};
 
 base_status comm_mpi_create(const base_alloc *mem, comm **comm_out)
 {

@@ -25,7 +25,12 @@ static void self_destroy(comm *c)
     mem.put(mem.ctx, c);
 }
 
-static const comm_backend self_backend = {"self", self_broadcast, self_all_gather, self_destroy};
+static const comm_backend self_backend = {
+    .name = "self",
+    .broadcast = self_broadcast,
+    .all_gather = self_all_gather,
+    .destroy = self_destroy,
+};
 
 base_status comm_self_create(const base_alloc *mem, comm **comm_out)
 {

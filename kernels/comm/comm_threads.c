@@ -142,8 +142,12 @@ static void threads_destroy(comm *c)
     mem.put(mem.ctx, c);
 }
 
-static const comm_backend threads_backend = {"threads", threads_broadcast, threads_all_gather,
-                                             threads_destroy};
+static const comm_backend threads_backend = {
+    .name = "threads",
+    .broadcast = threads_broadcast,
+    .all_gather = threads_all_gather,
+    .destroy = threads_destroy,
+};
 
 static base_status hall_create(int32_t n_ranks, int32_t n_turns, const base_alloc *mem,
                                hall **hall_out)

@@ -33,14 +33,24 @@ static base_status timed_all_gather(comm *c, const void *mine, void *all, size_t
     return timed_note(t, begun, comm_all_gather(t->inner, mine, all, n_bytes, timeout_ms));
 }
 
+static const base_alloc *timed_memory(comm *c)
+{
+    return comm_memory(((timed_comm *)c)->inner);
+}
+
 static void timed_destroy(comm *c)
 {
     const base_alloc mem = c->mem;
     mem.put(mem.ctx, c);
 }
 
-static const comm_backend timed_backend = {"timed", timed_broadcast, timed_all_gather,
-                                           timed_destroy};
+static const comm_backend timed_backend = {
+    .name = "timed",
+    .broadcast = timed_broadcast,
+    .all_gather = timed_all_gather,
+    .destroy = timed_destroy,
+    .memory = timed_memory,
+};
 
 base_status comm_timed_create(comm *inner, const base_alloc *mem, comm **comm_out)
 {

@@ -107,7 +107,7 @@ base_status forward_create(const model *m, const kv_format *format, kern_ctx *ct
     f->limits = *limits;
     const scratch_limits sizes = scratch_limits_of(limits, comm_size(ranks));
     const sampling_limits tokens = sampling_limits_of(&m->config, limits);
-    BASE_TRY(st, out, scratch_init(&f->scratch, &m->config, &sizes, ctx));
+    BASE_TRY(st, out, scratch_init(&f->scratch, &m->config, &sizes, ctx, ranks));
     BASE_TRY(st, out, sampling_init(&f->sampling, &tokens, ctx, mem));
     f->input = kern_mirror(ctx)->get(kern_mirror(ctx)->ctx, input_bytes(limits));
     if (f->input == NULL) {

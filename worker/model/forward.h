@@ -22,7 +22,8 @@ typedef struct forward_limits {
     int32_t n_slots;         /* whose tokens forward_begin makes; 0: it is not called */
 } forward_limits;
 
-/* Everything is borrowed and must outlive the forward; weights and formats are bound to ctx.
+/* Everything is borrowed and must outlive the forward; weights and formats are bound to ctx.  Collective: ranks is the
+ * comm that exchanges tensors, over the host's memory on CPUs and on ctx on GPUs (kernels/comm/comm.h).
  * Errors: BAD_INPUT, NO_MEMORY, DEVICE_LOST. */
 BASE_MUST_CHECK base_status forward_create(const model *m, const kv_format *format, kern_ctx *ctx,
                                            comm *ranks, const forward_limits *limits,

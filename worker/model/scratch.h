@@ -4,6 +4,7 @@
 
 #include "base/alloc.h"
 #include "base/status.h"
+#include "kernels/comm/comm.h"
 #include "kernels/kern.h"
 #include "worker/model/config.h"
 
@@ -17,8 +18,8 @@ typedef struct scratch_limits {
 
 #define SCRATCH_MAX_TOKENS (1 << 20) /* with the limits of model_config, counts fit int32_t */
 
-/* f32, one mirror (kernels/memory.h) whose host side is touched where someone fetches; T is the step's number of
- * tokens, so the buffers are dense for any step. */
+/* f32, one mirror (kernels/memory.h) whose host side is touched where someone fetches, and the partials apart, which
+ * ranks exchange; T is the step's number of tokens, so the buffers are dense for any step. */
 typedef struct scratch {
     float *x;        /* [T, C]          residual */
     float *h;        /* [T, C]          normalised x */
@@ -33,14 +34,17 @@ typedef struct scratch {
     float *inv_freq; /* [D/2] */
     float *turns;    /* [T, D/2, 2]     of the step's positions */
     void *data;
+    void *partial_data;
     kern_ctx *ctx;
+    const base_alloc *exchanged; /* whose memory partial_data is */
 } scratch;
 
 /* Bytes that scratch_init takes; INT64_MAX on overflow. */
 int64_t scratch_bytes(const model_config *config, const scratch_limits *limits);
-/* Errors: NO_MEMORY, DEVICE_LOST. */
+/* Collective: partials come from what ranks exchange through (comm_memory), ctx's memory where that has no wish.
+ * Errors: NO_MEMORY, DEVICE_LOST. */
 BASE_MUST_CHECK base_status scratch_init(scratch *s, const model_config *config,
-                                         const scratch_limits *limits, kern_ctx *ctx);
+                                         const scratch_limits *limits, kern_ctx *ctx, comm *ranks);
 void scratch_reset(scratch *s); /* a zeroed struct is allowed */
 
 #endif /* WORKER_MODEL_SCRATCH_H */
