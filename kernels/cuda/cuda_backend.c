@@ -10,6 +10,7 @@
 #include "kernels/cuda/cuda_pages.h"
 #include "kernels/cuda/cuda_prefill.h"
 #include "kernels/cuda/cuda_replay.h"
+#include "kernels/cuda/cuda_share.h"
 #include "kernels/device.h"
 
 #define DECODE_TOKENS 8 /* a sequence with more queries is prefill */
@@ -485,4 +486,43 @@ base_status kern_ctx_create_cuda(int32_t index, const base_alloc *mem, kern_ctx 
 out:
     kern_ctx_destroy(ctx);
     return st;
+}
+
+/* ---- what transports need ---- */
+
+base_status cuda_share_stream(const kern_ctx *ctx, cudaStream_t *stream_out)
+{
+    if (ctx->backend != &cuda_backend) {
+        return BASE_FAIL(BASE_BAD_INPUT, "an exchange between GPUs on a context of the %s",
+                         ctx->backend->name);
+    }
+    const cuda_state *state = ctx->state;
+    *stream_out = state->stream;
+    return BASE_OK;
+}
+
+base_status cuda_share_find(const kern_ctx *ctx, const char *what, const void *p, size_t n_bytes,
+                            void **device_out)
+{
+    const cuda_state *state = ctx->state;
+    const cuda_range *range = cuda_memory_find(&state->memory, p);
+    const size_t at = range == NULL ? 0 : (uintptr_t)p - range->begin;
+    if (range == NULL || n_bytes > range->n_bytes - at) {
+        return BASE_FAIL(BASE_BAD_INPUT, "%s: %zu bytes that are not memory of this context", what,
+                         n_bytes);
+    }
+    *device_out = range->device + at;
+    return BASE_OK;
+}
+
+base_status cuda_share_lend(kern_ctx *ctx, void *device, size_t n_bytes)
+{
+    cuda_state *state = ctx->state;
+    return cuda_memory_lend(&state->memory, device, n_bytes);
+}
+
+void cuda_share_take_back(kern_ctx *ctx, void *device)
+{
+    cuda_state *state = ctx->state;
+    cuda_memory_take_back(&state->memory, device);
 }

@@ -73,7 +73,9 @@ static void end_range(cuda_memory *m, cuda_range *range)
     m->mem.put(m->mem.ctx, range->pages);
     cuda_replay_clear(m->replay);
     (void)cudaStreamSynchronize(m->stream); /* ops that were called may still use it */
-    (void)cudaFree(range->device);
+    if (range->kind != CUDA_RANGE_LENT) {
+        (void)cudaFree(range->device);
+    }
     if (range->kind == CUDA_RANGE_MIRROR) {
         void *host = (void *)range->begin; /* NOLINT: the address that get gave */
         m->mem.put(m->mem.ctx, host);
@@ -138,6 +140,27 @@ static void put(void *ctx, void *p)
         assert(range != NULL && range->begin == (uintptr_t)p);
         end_range(m, range);
     }
+}
+
+base_status cuda_memory_lend(cuda_memory *m, void *device, size_t n_bytes)
+{
+    const base_status st = make_room(m);
+    if (st == BASE_OK) {
+        const cuda_range range = {.begin = (uintptr_t)device,
+                                  .n_bytes = n_bytes,
+                                  .device = device,
+                                  .kind = CUDA_RANGE_LENT};
+        insert(m, &range);
+        m->n_bytes += (int64_t)n_bytes;
+    }
+    return st;
+}
+
+void cuda_memory_take_back(cuda_memory *m, const void *device)
+{
+    cuda_range *range = find(m, device);
+    assert(range != NULL && range->kind == CUDA_RANGE_LENT);
+    end_range(m, range);
 }
 
 /* The device address of n_bytes of one mirror. */

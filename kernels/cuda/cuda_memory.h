@@ -22,6 +22,7 @@ typedef enum cuda_range_kind {
     CUDA_RANGE_DEVICE,
     CUDA_RANGE_MIRROR,
     CUDA_RANGE_BOUND,
+    CUDA_RANGE_LENT, /* device memory that somebody else frees */
 } cuda_range_kind;
 
 typedef struct cuda_range {
@@ -55,5 +56,9 @@ void cuda_memory_far(cuda_memory *m, kern_far *far_out);
 
 /* The range that p lies in; NULL if there is none. */
 const cuda_range *cuda_memory_find(const cuda_memory *m, const void *p);
+
+/* As cuda_share.h says.  Errors: NO_MEMORY. */
+base_status cuda_memory_lend(cuda_memory *m, void *device, size_t n_bytes);
+void cuda_memory_take_back(cuda_memory *m, const void *device);
 
 #endif /* KERNELS_CUDA_CUDA_MEMORY_H */
