@@ -1,12 +1,13 @@
 /* The step loop on N ranks makes the tokens that it makes on one.
  *
- * usage: mpirun -n N multirank.test_engine short|ways|needle|long|lost
+ * usage: mpirun -n N multirank.test_engine short|ways|needle|long|lost [cuda]
  *
  *   short    prompts of 1 to 513 tokens: every test, one way of running for each policy
  *   ways     the same prompts, every way for every policy
  *   needle   a prompt of 4577 tokens, one way for every policy
  *   long     all prompts, every way
  *   lost     a rank hangs
+ *   cuda     on GPUs; ranks share them where there are fewer GPUs than ranks.  Skips where there is none
  *
  * Nothing is hard-coded: rank 0 first runs every prompt alone, without the others, and that is the
  * reference, on prompts whose two most likely tokens are far enough apart at each step. */
@@ -15,6 +16,8 @@
 #include "base/clock.h"
 #include "base/json.h"
 #include "base/log.h"
+#include "kernels/comm/comm_nccl.h"
+#include "kernels/device.h"
 #include "kvshard/calibration.h"
 #include "tests/support/test.h"
 #include "worker/boot/boot_mpi.h"
@@ -45,6 +48,7 @@ typedef struct prompt {
 static struct {
     boot_world world;
     comm *all;
+    comm *tensors; /* of all: the same, or between GPUs */
     comm *self;
     model *model;
     kern_ctx *ctx;
@@ -175,6 +179,7 @@ static void run(comm *ranks, const char *policy_text, const engine_options *opti
     const model_config *c = &the.model->config;
     const kv_shape shape = {c->n_layers, c->n_kv_heads, c->head_dim};
     const engine_io io = {s, next, emit};
+    const engine_comms comms = {ranks, ranks == the.all ? the.tensors : ranks};
 
     s->next = s->first;
     CHECK_STATUS(kv_policy_parse(policy_text, &policy), BASE_OK);
@@ -184,7 +189,7 @@ static void run(comm *ranks, const char *policy_text, const engine_options *opti
     CHECK_STATUS(kv_format_create_calibrated(&policy, &shape, calibration, &base_heap, &format),
                  BASE_OK);
     kv_calibration_destroy(calibration);
-    CHECK_STATUS(engine_create(the.model, format, the.ctx, ranks, options, &base_heap, &e),
+    CHECK_STATUS(engine_create(the.model, format, the.ctx, &comms, options, &base_heap, &e),
                  BASE_OK);
     CHECK_STATUS(engine_run(e, comm_rank(ranks) == 0 ? &io : NULL, &s->stop), BASE_OK);
     engine_destroy(e);
@@ -438,11 +443,12 @@ static int run_lost(void)
     const kv_policy policy = {.kind = KV_POLICY_BF16, .k_bits = 16, .v_bits = 16};
     const model_config *c = &the.model->config;
     const kv_shape shape = {c->n_layers, c->n_kv_heads, c->head_dim};
+    const engine_comms comms = {the.all, the.tensors};
     kv_format *format = NULL;
     engine *e = NULL;
 
     if (kv_format_create(&policy, &shape, &base_heap, &format) != BASE_OK ||
-        engine_create(the.model, format, the.ctx, the.all, &usual, &base_heap, &e) != BASE_OK) {
+        engine_create(the.model, format, the.ctx, &comms, &usual, &base_heap, &e) != BASE_OK) {
         return EXIT_FAILURE;
     }
     first.n_open = 1; /* all meet, wait together for a while, and stop */
@@ -501,7 +507,28 @@ static int set_up(void **state)
     return 0;
 }
 
-static bool start(void)
+/* A context on a GPU, and NCCL between the ranks'. */
+static base_status start_on_gpu(void)
+{
+    base_status st = BASE_OK;
+    const int32_t n_gpus = kern_gpu_count();
+    char who[COMM_NCCL_MAX_WHO];
+    (void)snprintf(who, sizeof who, "rank %d", the.world.rank);
+    BASE_TRY(st, out, kern_ctx_create_cuda(the.world.local_rank % n_gpus, &base_heap, &the.ctx));
+    const comm_nccl_options options = {
+        .host = the.all, .ctx = the.ctx, .who = who, .shared_gpu = n_gpus < the.world.n_local};
+    st = comm_nccl_create(&options, &base_heap, &the.tensors);
+out:
+    return st;
+}
+
+static base_status start_on_cpu(void)
+{
+    the.tensors = the.all;
+    return kern_ctx_create_cpu(1, &base_heap, &the.ctx);
+}
+
+static bool start(bool on_gpu)
 {
     const boot_launch launch = {NULL, NULL, NULL};
     base_log_init("test", BASE_LOG_ERROR);
@@ -509,7 +536,7 @@ static bool start(void)
         comm_mpi_create(&base_heap, &the.all) != BASE_OK ||
         comm_self_create(&base_heap, &the.self) != BASE_OK ||
         model_open(MODEL, &base_heap, &the.model) != BASE_OK ||
-        kern_ctx_create_cpu(1, &base_heap, &the.ctx) != BASE_OK) {
+        (on_gpu ? start_on_gpu() : start_on_cpu()) != BASE_OK) {
         (void)fprintf(stderr, "%s\n", base_last_error());
         return false;
     }
@@ -518,7 +545,8 @@ static bool start(void)
 
 int main(int argc, char **argv)
 {
-    const char *mode = argc == 2 ? argv[1] : "";
+    const char *mode = argc >= 2 ? argv[1] : "";
+    const bool on_gpu = argc == 3 && strcmp(argv[2], "cuda") == 0;
     const struct CMUnitTest policies[] = {
         cmocka_unit_test(any_number_of_ranks_gives_the_tokens_of_one_bf16),
         cmocka_unit_test(any_number_of_ranks_gives_the_tokens_of_one_tq44),
@@ -537,7 +565,11 @@ int main(int argc, char **argv)
     the.with_lengths = strcmp(mode, "needle") != 0;
     the.all_ways = strcmp(mode, "ways") == 0 || strcmp(mode, "long") == 0;
     the.needle = strcmp(mode, "needle") == 0 || strcmp(mode, "long") == 0 ? "long" : "short";
-    if (!start()) {
+    if (on_gpu && kern_gpu_count() == 0) {
+        printf("SKIP: no CUDA device\n");
+        return TEST_SKIPPED;
+    }
+    if (!start(on_gpu)) {
         return EXIT_FAILURE;
     }
     if (strcmp(mode, "lost") == 0) {
@@ -546,6 +578,9 @@ int main(int argc, char **argv)
     int n_failed = cmocka_run_group_tests(policies, set_up, NULL);
     if (the.with_lengths) {
         n_failed += cmocka_run_group_tests(others, NULL, NULL);
+    }
+    if (the.tensors != the.all) {
+        comm_destroy(the.tensors);
     }
     kern_ctx_destroy(the.ctx);
     model_close(the.model);

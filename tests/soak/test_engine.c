@@ -284,8 +284,9 @@ static void run(const engine_io *io, int32_t n_ahead)
                                     .max_context = 1024,
                                     .n_pages = BATCH * 6, /* some wait for pages */
                                     .n_ahead = n_ahead};
+    const engine_comms comms = {the.ranks, the.ranks};
     engine *e = NULL;
-    CHECK_STATUS(engine_create(the.model, the.format, the.ctx, the.ranks, &options, &base_heap, &e),
+    CHECK_STATUS(engine_create(the.model, the.format, the.ctx, &comms, &options, &base_heap, &e),
                  BASE_OK);
     CHECK_STATUS(engine_run(e, io, &never), BASE_OK);
     engine_destroy(e);
@@ -383,7 +384,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(sequences_get_the_tokens_that_they_get_alone),
     };
     base_log_init("soak", BASE_LOG_ERROR);
-    if (kern_device_choose(NULL, 1, &the.device) != BASE_OK) {
+    if (kern_device_choose(NULL, &the.device) != BASE_OK) {
         return 1;
     }
     if (argc == 1 && kern_gpu_in_build() && the.device == KERN_DEVICE_CPU) {

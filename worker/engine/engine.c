@@ -8,6 +8,7 @@
 #include "worker/engine/plan.h"
 
 #include <inttypes.h>
+#include <stdatomic.h>
 #include <string.h>
 
 #define IDLE_SLICE_US 50000 /* how often an idle rank 0 looks at `stop` */
@@ -15,11 +16,12 @@
 
 typedef struct flight { /* a step under way */
     int64_t begun_us;
+    int64_t deadline_ms; /* once the one before has ended */
     int32_t n_tokens;
 } flight;
 
 struct engine {
-    comm *ranks;
+    comm *ranks; /* for plans */
     kern_ctx *ctx;
     kv_shard *shard;
     forward *forward;
@@ -33,6 +35,7 @@ struct engine {
     int32_t n_flights;
     int32_t n_ahead;   /* steps that may be under way while the next one is planned */
     int64_t landed_us; /* when the last one ended */
+    atomic_int_least64_t due_us;
     uint64_t step;
     bool met; /* a first plan has reached everyone */
     step_pace pace;
@@ -102,8 +105,9 @@ void engine_limits(const engine_options *options, kv_shard_options *shard_out,
                                     .n_slots = options->max_batch};
 }
 
-base_status engine_create(const model *m, const kv_format *format, kern_ctx *ctx, comm *ranks,
-                          const engine_options *options, const base_alloc *mem, engine **engine_out)
+base_status engine_create(const model *m, const kv_format *format, kern_ctx *ctx,
+                          const engine_comms *comms, const engine_options *options,
+                          const base_alloc *mem, engine **engine_out)
 {
     base_status st = BASE_OK;
     engine *e = NULL;
@@ -117,17 +121,18 @@ base_status engine_create(const model *m, const kv_format *format, kern_ctx *ctx
         goto out;
     }
     e->mem = *mem;
-    e->ranks = ranks;
+    e->ranks = comms->plans;
     e->ctx = ctx;
-    e->rank = comm_rank(ranks);
+    e->rank = comm_rank(e->ranks);
     e->n_ahead = options->n_ahead;
     engine_limits(options, &shard_options, &limits);
     BASE_TRY(st, out, kv_shard_create(format, &shard_options, ctx, mem, &e->shard));
-    BASE_TRY(st, out, forward_create(m, format, ctx, ranks, &limits, mem, &e->forward));
+    BASE_TRY(st, out, forward_create(m, format, ctx, comms->tensors, &limits, mem, &e->forward));
     BASE_TRY(st, out, step_plan_create(options->max_batch, limits.max_step_tokens, mem, &e->plan));
     BASE_TRY(st, out, create_arrays(e, options->max_batch, limits.max_step_tokens));
     if (e->rank == 0) {
-        BASE_TRY(st, out, lead_create(options, comm_size(ranks), m->config.n_vocab, mem, &e->lead));
+        BASE_TRY(st, out,
+                 lead_create(options, comm_size(e->ranks), m->config.n_vocab, mem, &e->lead));
     }
     *engine_out = e;
     e = NULL;
@@ -187,19 +192,29 @@ out:
     return st;
 }
 
+/* A step begins when the one before it has ended.  Its ops are called earlier, which may wait for the device too. */
+static void set_due(engine *e, const flight *first)
+{
+    atomic_store(&e->due_us, first == NULL ? 0 : base_now_us() + first->deadline_ms * 1000);
+}
+
 static base_status begin_step(engine *e)
 {
     base_status st = BASE_OK;
     const step_plan *plan = e->plan;
-    const flight f = {base_now_us(), plan->n_tokens};
+    const flight f = {base_now_us(), pace_deadline_ms(&e->pace, plan->n_tokens), plan->n_tokens};
     const kv_step *step = NULL;
     int32_t n_made = 0;
+
+    if (e->n_flights == 0) {
+        set_due(e, &f);
+    }
 
     BASE_TRY(st, out, lay_out(e, &step, &n_made));
     if (e->rank == 0) {
         n_made = lead_picks(e->lead, e->picks);
     }
-    forward_set_timeout(e->forward, pace_deadline_ms(&e->pace, plan->n_tokens));
+    forward_set_timeout(e->forward, f.deadline_ms);
     BASE_TRY(st, out, forward_begin(e->forward, e->shard, step, e->ids, e->picks, n_made));
     e->flights[e->n_flights++] = f;
 
@@ -207,7 +222,7 @@ out:
     return st;
 }
 
-/* Waits for the oldest step under way.  A step begins when the one before it has ended. */
+/* Waits for the oldest step under way. */
 static base_status end_step(engine *e, const engine_io *io)
 {
     base_status st = BASE_OK;
@@ -221,6 +236,7 @@ static base_status end_step(engine *e, const engine_io *io)
     e->landed_us = now_us;
     e->n_flights--;
     memmove(e->flights, e->flights + 1, (size_t)e->n_flights * sizeof *e->flights);
+    set_due(e, e->n_flights > 0 ? e->flights : NULL);
     if (e->rank == 0) {
         lead_commit(e->lead, io, &made);
     }
@@ -380,4 +396,9 @@ base_status engine_run(engine *e, const engine_io *io, const volatile sig_atomic
         BASE_DEBUG("step loop ends after %" PRIu64 " plans", e->plan->step);
     }
     return st;
+}
+
+int64_t engine_due_us(const engine *e)
+{
+    return atomic_load(&e->due_us);
 }

@@ -60,10 +60,16 @@ typedef struct engine_io {
 
 typedef struct engine engine;
 
+/* How the ranks talk: two comms of the same ranks, or one that serves for both, where ops work on the host's memory. */
+typedef struct engine_comms {
+    comm *plans;   /* over the host's memory */
+    comm *tensors; /* over ctx's */
+} engine_comms;
+
 /* Everything is borrowed.  Collective: all ranks create with equal options.
  * Errors: BAD_INPUT, NO_MEMORY, PEER_LOST. */
 BASE_MUST_CHECK base_status engine_create(const model *m, const kv_format *format, kern_ctx *ctx,
-                                          comm *ranks, const engine_options *options,
+                                          const engine_comms *comms, const engine_options *options,
                                           const base_alloc *mem, engine **engine_out);
 void engine_destroy(engine *e); /* NULL is allowed */
 
@@ -77,5 +83,8 @@ void engine_limits(const engine_options *options, kv_shard_options *shard_out,
  * end the group in time). */
 BASE_MUST_CHECK base_status engine_run(engine *e, const engine_io *io,
                                        const volatile sig_atomic_t *stop);
+
+/* When the step under way must have ended, by base_now_us; 0: none is.  Any thread. */
+int64_t engine_due_us(const engine *e);
 
 #endif /* WORKER_ENGINE_ENGINE_H */
