@@ -7,7 +7,7 @@ const char *kern_device_name(kern_device device)
     return device == KERN_DEVICE_CUDA ? "cuda" : "cpu";
 }
 
-static base_status check_cuda(int32_t n_ranks)
+static base_status check_cuda(void)
 {
     if (!kern_gpu_in_build()) {
         return BASE_FAIL(BASE_BAD_INPUT,
@@ -16,10 +16,6 @@ static base_status check_cuda(int32_t n_ranks)
     }
     if (kern_gpu_count() == 0) {
         return BASE_FAIL(BASE_BAD_INPUT, "--device cuda: no GPU is visible here");
-    }
-    if (n_ranks > 1) {
-        return BASE_FAIL(BASE_BAD_INPUT, "--device cuda with %d ranks: a GPU serves one rank alone",
-                         n_ranks);
     }
     return BASE_OK;
 }
@@ -31,15 +27,15 @@ static bool gpu_is_fit(void)
            gpu.capability == KERN_CUDA_CAPABILITY;
 }
 
-base_status kern_device_choose(const char *text, int32_t n_ranks, kern_device *device_out)
+base_status kern_device_choose(const char *text, kern_device *device_out)
 {
     base_status st = BASE_OK;
     if (text == NULL || text[0] == '\0') {
-        *device_out = n_ranks == 1 && gpu_is_fit() ? KERN_DEVICE_CUDA : KERN_DEVICE_CPU;
+        *device_out = gpu_is_fit() ? KERN_DEVICE_CUDA : KERN_DEVICE_CPU;
     } else if (strcmp(text, "cpu") == 0) {
         *device_out = KERN_DEVICE_CPU;
     } else if (strcmp(text, "cuda") == 0) {
-        BASE_TRY(st, out, check_cuda(n_ranks));
+        BASE_TRY(st, out, check_cuda());
         *device_out = KERN_DEVICE_CUDA;
     } else {
         st = BASE_FAIL(BASE_BAD_INPUT, "--device is '%s', allowed cpu and cuda", text);

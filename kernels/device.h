@@ -18,10 +18,9 @@ typedef enum kern_device {
 
 const char *kern_device_name(kern_device device); /* "cpu", "cuda" */
 
-/* "cpu" or "cuda"; empty or NULL: cuda where there is a GPU for it and the group has one rank, else cpu.
- * Errors: BAD_INPUT (another name; cuda in a build without it, without a GPU, or with several ranks). */
-BASE_MUST_CHECK base_status kern_device_choose(const char *text, int32_t n_ranks,
-                                               kern_device *device_out);
+/* For one context: "cpu" or "cuda"; empty or NULL: cuda where there is a GPU for it, else cpu.
+ * Errors: BAD_INPUT (another name; cuda in a build without it, or without a GPU). */
+BASE_MUST_CHECK base_status kern_device_choose(const char *text, kern_device *device_out);
 
 /* n_threads is the CPU's matter, as in kern_ctx_create_cpu; on GPUs the first one is taken.
  * Errors: BAD_INPUT, NO_MEMORY, DEVICE_LOST. */
@@ -32,6 +31,7 @@ BASE_MUST_CHECK base_status kern_ctx_create(kern_device device, int32_t n_thread
 
 typedef struct kern_gpu {
     char name[128];
+    char uuid[40];      /* hex; of all GPUs another */
     int32_t capability; /* 90 is 9.0 */
     int32_t driver;     /* the CUDA version it supports: 13000 is 13.0 */
     int64_t total_bytes;
@@ -43,6 +43,8 @@ bool kern_gpu_in_build(void);
 int32_t kern_gpu_count(void);
 /* Errors: BAD_INPUT (no such GPU), DEVICE_LOST. */
 BASE_MUST_CHECK base_status kern_gpu_describe(int32_t index, kern_gpu *gpu_out);
+/* Whether GPU `index` can read and write the memory of `peer`.  No such GPU: false. */
+bool kern_gpu_reaches(int32_t index, int32_t peer);
 
 /* GB/s that GPU `index` reads its memory with, and copies it with, read and written bytes together: the best of some
  * kernels, and of the driver's copy, by the medians of their runs over 2 GiB.  Takes 4 GiB meanwhile.

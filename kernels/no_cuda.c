@@ -17,6 +17,12 @@ base_status kern_gpu_describe(int32_t index, kern_gpu *gpu_out)
     return BASE_FAIL(BASE_BAD_INPUT, "GPU %d: this build computes on the CPU", index);
 }
 
+bool kern_gpu_reaches(int32_t index, int32_t peer)
+{
+    (void)index, (void)peer;
+    return false;
+}
+
 base_status kern_gpu_bandwidth(int32_t index, double *read_gb_out, double *copy_gb_out)
 {
     (void)read_gb_out, (void)copy_gb_out;

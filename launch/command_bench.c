@@ -142,7 +142,15 @@ static base_status options_of(settings *s, kind what, bench_options *o)
     lists l = {s, o};
 
     BASE_TRY(st, out, take_shape(s, o));
-    BASE_TRY(st, out, kern_device_choose(s->device, s->ranks, &o->device));
+    const bool threads = s->ranks > 1; /* as which ranks of a bench compute on the CPU */
+    BASE_TRY(st, out,
+             kern_device_choose(s->device == NULL && threads ? "cpu" : s->device, &o->device));
+    if (threads && o->device == KERN_DEVICE_CUDA) {
+        st = BASE_FAIL(BASE_BAD_INPUT,
+                       "--device cuda with %d ranks: ranks of a bench are threads on the CPU",
+                       s->ranks);
+        goto out;
+    }
     o->n_ranks = s->ranks;
     o->context = s->context != 0 ? s->context : kinds[what].context;
     o->batch = s->batch;

@@ -1,4 +1,5 @@
 #include "base/clock.h"
+#include "kernels/comm/comm_nccl.h"
 #include "kernels/cpu/cpu_library.h"
 #include "kernels/device.h"
 #include "launch/commands.h"
@@ -150,6 +151,39 @@ static void check_gpus(finding *f)
     found(f, "gpu", true, "");
 }
 
+/* What ranks on GPUs exchange partials over. */
+static void check_exchange(finding *f)
+{
+    const int32_t version = comm_nccl_version();
+    const int32_t n = kern_gpu_count();
+    int32_t apart[2] = {-1, -1};
+    size_t at = 0;
+    for (int32_t i = 0; i < n; i++) {
+        for (int32_t peer = 0; peer < n; peer++) {
+            if (i != peer && apart[0] < 0 && !kern_gpu_reaches(i, peer)) {
+                apart[0] = i;
+                apart[1] = peer;
+            }
+        }
+    }
+    if (version == 0) {
+        at = (size_t)snprintf(f->text, sizeof f->text,
+                              "no NCCL in this build: ranks compute on CPUs");
+    } else {
+        at = (size_t)snprintf(f->text, sizeof f->text, "NCCL %d.%d.%d, %d GPU%s: one rank each",
+                              version / 10000, version / 100 % 100, version % 100, n,
+                              n == 1 ? "" : "s");
+    }
+    if (n > 1) {
+        (void)snprintf(f->text + at, sizeof f->text - at,
+                       apart[0] < 0
+                           ? ", each reads every other's memory"
+                           : ", and GPU %d does not read GPU %d's memory: exchanges are slow",
+                       apart[0], apart[1]);
+    }
+    found(f, "exchange", true, "");
+}
+
 static int print(const finding *all, size_t n, bool json)
 {
     int n_faults = 0;
@@ -191,7 +225,7 @@ int command_doctor(int argc, const char **argv)
     doctor_settings s = {.json = false};
     base_options line;
     int exit_status = 0;
-    finding all[8];
+    finding all[9];
 
     if (!options_open(&command, argc, argv, &s, &line, &exit_status)) {
         goto out;
@@ -204,6 +238,7 @@ int command_doctor(int argc, const char **argv)
     check_shared_memory(&all[5]);
     check_library(&all[6]);
     check_gpus(&all[7]);
+    check_exchange(&all[8]);
     exit_status = print(all, sizeof all / sizeof all[0], s.json);
 out:
     base_options_reset(&line);

@@ -107,7 +107,7 @@ static base_status options_make(const arguments *a, eval_options *o)
     o->n_keys = a->keys;
     o->seed = (uint64_t)a->seed;
     o->n_threads = a->threads;
-    st = kern_device_choose(a->device, 1, &o->device);
+    st = kern_device_choose(a->device, &o->device);
 out:
     return st;
 }

@@ -1,4 +1,3 @@
-#include "kernels/device.h"
 #include "launch/client.h"
 #include "launch/commands.h"
 #include "launch/local_group.h"
@@ -21,14 +20,14 @@ static void on_signal(int signal_number)
 }
 
 typedef struct generate_options {
-    const char *connect, *model, *device, *kv, *rope_scaling;
+    const char *connect, *model, *device, *merge, *kv, *rope_scaling;
     const char *prompt, *prompt_file, *prompt_ids;
     const char *log;
     int32_t ranks, prefill_chunk, max_new_tokens, top_k;
     int64_t max_context, seed, timeout_s;
     double temperature, top_p, min_p, repetition_penalty;
     const char **stops;
-    bool ignore_eos, json, stats, progress;
+    bool share_gpu, ignore_eos, json, stats, progress;
 } generate_options;
 
 #define NOT_GIVEN     (-1) /* outside the limits of every number below */
@@ -83,13 +82,6 @@ static base_status check(const generate_options *o)
         return BASE_FAIL(BASE_BAD_INPUT, "%s --connect and --model given, exactly one is needed",
                          o->connect != NULL ? "both" : "neither");
     }
-    if (o->device != NULL) {
-        kern_device known;
-        const base_status st = kern_device_choose(o->device, o->ranks, &known);
-        if (st != BASE_OK) {
-            return st;
-        }
-    }
     size_t n_stops = 0;
     while (o->stops != NULL && o->stops[n_stops] != NULL) {
         n_stops++;
@@ -118,6 +110,8 @@ static base_status run(const generate_options *o, const prompt *p)
         const local_group_options options = {.model = o->model,
                                              .kv = o->kv,
                                              .device = o->device,
+                                             .merge = o->merge,
+                                             .share_gpu = o->share_gpu,
                                              .rope_scaling = o->rope_scaling,
                                              .listen = "127.0.0.1:0",
                                              .ranks = o->ranks,
@@ -167,8 +161,12 @@ static const base_option table[] = {
      BASE_OPTION_TEXT(generate_options, model)},
     {"ranks", 0, "N", "with --model: MPI ranks",
      BASE_OPTION_I32(generate_options, ranks, 1, LOCAL_MAX_RANKS)},
-    {"device", 0, "DEVICE", "with --model: cpu or cuda (a GPU if there is one)",
+    {"device", 0, "DEVICE", "with --model: cpu or cuda (GPUs if there is one for each rank)",
      BASE_OPTION_CHOICE(generate_options, device, "cpu, cuda")},
+    {"merge", 0, "TRANSPORT", "with --model: how ranks exchange partials, mpi or nccl-ag",
+     BASE_OPTION_TEXT(generate_options, merge)},
+    {"share-gpu", 0, NULL, "with --model: ranks may share a GPU: slow, for tests",
+     BASE_OPTION_FLAG(generate_options, share_gpu)},
     {"kv", 0, "POLICY", "with --model: how the cache is stored",
      BASE_OPTION_TEXT(generate_options, kv)},
     {"rope-scaling", 0, "JSON|none", "with --model: instead of config.json's rope_scaling",

@@ -1,5 +1,4 @@
 #include "base/clock.h"
-#include "kernels/device.h"
 #include "launch/client.h"
 #include "launch/commands.h"
 #include "launch/local_group.h"
@@ -31,16 +30,21 @@ static base_status watch(const local_group *group)
 }
 
 typedef struct serve_settings {
-    const char *model, *device, *kv, *rope_scaling, *listen, *log_level;
+    const char *model, *device, *merge, *kv, *rope_scaling, *listen, *log_level;
     int32_t ranks, max_batch, prefill_chunk;
     int64_t max_context;
+    bool share_gpu;
 } serve_settings;
 
 static const base_option table[] = {
     {"model", 0, "DIR", "model folder", BASE_OPTION_TEXT(serve_settings, model), .needed = true},
     {"ranks", 0, "N", "MPI ranks", BASE_OPTION_I32(serve_settings, ranks, 1, LOCAL_MAX_RANKS)},
-    {"device", 0, "DEVICE", "cpu or cuda (a GPU if there is one)",
+    {"device", 0, "DEVICE", "cpu or cuda (GPUs if there is one for each rank)",
      BASE_OPTION_CHOICE(serve_settings, device, "cpu, cuda")},
+    {"merge", 0, "TRANSPORT", "how ranks exchange partials: mpi on CPUs, nccl-ag on GPUs",
+     BASE_OPTION_TEXT(serve_settings, merge)},
+    {"share-gpu", 0, NULL, "ranks may share a GPU: slow, for tests",
+     BASE_OPTION_FLAG(serve_settings, share_gpu)},
     {"kv", 0, "POLICY",
      "how the cache is stored: bf16, tq:k=4,v=4, block-gtq:k=3,v=3, kivi:k=2,v=2,g=128",
      BASE_OPTION_TEXT(serve_settings, kv)},
@@ -71,13 +75,11 @@ int command_serve(int argc, const char **argv)
     if (!options_open(&command, argc, argv, &s, &line, &exit_status)) {
         goto out;
     }
-    if (s.device != NULL) {
-        kern_device known;
-        BASE_TRY(st, out, kern_device_choose(s.device, s.ranks, &known));
-    }
     const local_group_options options = {.model = s.model,
                                          .kv = s.kv,
                                          .device = s.device,
+                                         .merge = s.merge,
+                                         .share_gpu = s.share_gpu,
                                          .rope_scaling = s.rope_scaling,
                                          .listen = s.listen,
                                          .ranks = s.ranks,

@@ -3,6 +3,8 @@
 #include "base/alloc.h"
 #include "base/clock.h"
 #include "base/file.h"
+#include "kernels/cpu/cpu_library.h"
+#include "kernels/device.h"
 #include "launch/process.h"
 
 #include <inttypes.h>
@@ -145,6 +147,10 @@ static base_status start_workers(local_group *g, const local_group_options *o)
     add_option(&a, "--model", o->model);
     add_option(&a, "--kv", o->kv);
     add_option(&a, "--device", o->device);
+    add_option(&a, "--merge", o->merge);
+    if (o->share_gpu) {
+        add(&a, "--share-gpu");
+    }
     add_option(&a, "--rope-scaling", o->rope_scaling);
     add_option(&a, "--max-context", number_text(context, o->max_context));
     add_option(&a, "--max-batch", number_text(batch, o->max_batch));
@@ -162,15 +168,33 @@ static long log_bytes(const char *path)
     return path != NULL && stat(path, &s) == 0 ? (long)s.st_size : 0;
 }
 
+/* The workers would refuse it too, in their log. */
+static base_status check_device(const local_group_options *o)
+{
+    base_status st = BASE_OK;
+    kern_device device = KERN_DEVICE_CPU;
+    if (o->device != NULL) {
+        BASE_TRY(st, out, kern_device_choose(o->device, &device));
+    }
+    if (device == KERN_DEVICE_CUDA && o->ranks > kern_gpu_count() && !o->share_gpu) {
+        st = BASE_FAIL(BASE_BAD_INPUT,
+                       "--device cuda with %d ranks: a GPU serves one rank, and there are %d here",
+                       o->ranks, kern_gpu_count());
+    }
+out:
+    return st;
+}
+
 base_status local_group_open(const local_group_options *options, local_group **group_out)
 {
-    base_status st;
+    base_status st = BASE_OK;
     local_group *g = NULL;
 
     g = base_heap.get(base_heap.ctx, sizeof *g);
     if (g == NULL) {
         return BASE_FAIL(BASE_NO_MEMORY, "local group");
     }
+    BASE_TRY(st, out, check_device(options));
     (void)snprintf(g->port_file, sizeof g->port_file, "/tmp/ropewalk-ports-XXXXXX");
     g->log_path = options->log_path;
     g->log_begin = log_bytes(options->log_path);

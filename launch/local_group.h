@@ -9,6 +9,7 @@
 
 #include "base/status.h"
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #define LOCAL_MAX_RANKS 64
@@ -18,7 +19,9 @@ typedef struct local_group local_group;
 typedef struct local_group_options {
     const char *model;        /* folder */
     const char *kv;           /* policy text */
-    const char *device;       /* cpu or cuda; NULL: the worker decides */
+    const char *device;       /* cpu or cuda; NULL: the workers decide */
+    const char *merge;        /* how ranks exchange partials; NULL: what the device has */
+    bool share_gpu;           /* ranks may share a GPU */
     const char *rope_scaling; /* JSON or "none"; NULL: the model's */
     const char *listen;       /* HOST:PORT of clients; port 0 takes a free one */
     int32_t ranks;            /* 1..LOCAL_MAX_RANKS */
@@ -29,7 +32,8 @@ typedef struct local_group_options {
     const char *log_level;    /* NULL: info */
 } local_group_options;
 
-/* Starts both; returns before they are ready.  Errors: NOT_FOUND, IO, TIMEOUT. */
+/* Starts both; returns before they are ready.  Errors: BAD_INPUT (a device that is not here, or not for so many ranks),
+ * NOT_FOUND, IO, TIMEOUT. */
 BASE_MUST_CHECK base_status local_group_open(const local_group_options *options,
                                              local_group **group_out);
 /* Ends both: the workers first, then the coordinator.  NULL is allowed.  At most about 8 s. */

@@ -1,12 +1,15 @@
 /* ropewalk-worker: one rank of a group.  Boot, step loop, exit code. */
 #include "base/log.h"
+#include "kernels/comm/comm_nccl.h"
 #include "kernels/cpu/cpu_library.h"
 #include "kernels/device.h"
 #include "kvshard/calibration.h"
 #include "proto/rpc.h"
 #include "worker/boot/boot_mpi.h"
 #include "worker/boot/host.h"
+#include "worker/boot/seats.h"
 #include "worker/boot/sizes.h"
+#include "worker/boot/watchman.h"
 #include "worker/engine/attach.h"
 #include "worker/engine/engine.h"
 #include "worker/engine/options.h"
@@ -14,12 +17,15 @@
 
 #include <math.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/time.h>
 #include <unistd.h>
 
 #define EXIT_USAGE       2
 #define FAREWELL_SECONDS 3
+#define ABORT_US         500000
 #define HOST_FRACTION    0.3 /* of the free memory, for the cache */
 #define GPU_FRACTION     0.9
 
@@ -33,13 +39,15 @@ static void on_stop_signal(int signal_number)
 
 typedef struct rank {
     boot_world world;
-    comm *ranks;
+    comm *ranks;   /* over the host's memory */
+    comm *tensors; /* the same, or over the GPUs' */
     model *model;
     kv_calibration *calibration; /* NULL: the policy needs none */
     kv_format *format;
-    kern_device device;
+    seat_plan seat;
     kern_ctx *ctx;
     engine *engine;
+    watchman *watchman; /* NULL: nothing that could hang without a deadline */
     engine_options sizes;
 } rank;
 
@@ -75,15 +83,17 @@ static base_status choose_memory(const rank *r, const worker_options *options, i
     int64_t n_bytes = 0;
     double fraction = options->kv_memory_fraction;
 
-    if (r->device == KERN_DEVICE_CUDA) {
-        BASE_TRY(st, out, kern_gpu_describe(0, &gpu));
-        n_bytes = gpu.free_bytes - resident_bytes(r->model);
+    const bool on_gpu = r->seat.device == KERN_DEVICE_CUDA;
+    const int32_t n_sharing = on_gpu ? r->seat.n_sharing : r->world.n_local;
+    if (on_gpu) {
+        BASE_TRY(st, out, kern_gpu_describe(r->seat.gpu, &gpu));
+        n_bytes = gpu.free_bytes - n_sharing * resident_bytes(r->model);
         fraction = fraction == 0.0 ? GPU_FRACTION : fraction;
     } else {
         BASE_TRY(st, out, host_memory_available(&n_bytes));
         fraction = fraction == 0.0 ? HOST_FRACTION : fraction;
     }
-    *n_bytes_out = (int64_t)((double)n_bytes * fraction / r->world.n_local);
+    *n_bytes_out = (int64_t)((double)n_bytes * fraction / n_sharing);
 
 out:
     return st;
@@ -104,10 +114,30 @@ static base_status choose_sizes(rank *r, const worker_options *options)
     BASE_TRY(st, out, boot_least(r->ranks, n_pages, &least));
     BASE_TRY(st, out,
              sizes_engine(options, &r->model->config, r->world.n_ranks, (int32_t)least, &r->sizes));
-    r->sizes.n_ahead = r->device == KERN_DEVICE_CUDA;
+    r->sizes.n_ahead = r->seat.device == KERN_DEVICE_CUDA;
     BASE_TRY(st, out, hash_sizes(&r->sizes, &hash));
     BASE_TRY(st, out, boot_compare(r->ranks, "command line", hash));
 
+out:
+    return st;
+}
+
+/* Of the kind that the seats decided. */
+static base_status make_context(rank *r, int32_t n_threads, const worker_options *options)
+{
+    base_status st = BASE_OK;
+    const bool on_gpu = r->seat.device == KERN_DEVICE_CUDA;
+
+    BASE_TRY(st, out,
+             on_gpu ? kern_ctx_create_cuda(r->seat.gpu, &base_heap, &r->ctx)
+                    : kern_ctx_create_cpu(n_threads, &base_heap, &r->ctx));
+    if (on_gpu && r->world.n_ranks > 1) {
+        const comm_nccl_options nccl = {
+            .host = r->ranks, .ctx = r->ctx, .who = r->seat.who, .shared_gpu = options->share_gpu};
+        st = comm_nccl_create(&nccl, &base_heap, &r->tensors);
+    } else {
+        r->tensors = r->ranks;
+    }
 out:
     return st;
 }
@@ -118,10 +148,12 @@ static base_status make_rank(rank *r, const worker_options *options)
     const int32_t n_threads =
         options->n_threads > 0 ? options->n_threads : host_threads(r->world.n_local);
 
-    BASE_TRY(st, out, kern_device_choose(options->device, r->world.n_ranks, &r->device));
+    const seat_wishes wishes = {options->device, options->merge, options->share_gpu};
+
     BASE_TRY(st, out,
              r->world.n_ranks == 1 ? comm_self_create(&base_heap, &r->ranks)
                                    : comm_mpi_create(&base_heap, &r->ranks));
+    BASE_TRY(st, out, seats_agree(r->ranks, &r->world, &wishes, &r->seat));
     BASE_TRY(st, out,
              model_open_scaled(options->model, base_view_of(options->rope_scaling), &base_heap,
                                &r->model));
@@ -135,14 +167,15 @@ static base_status make_rank(rank *r, const worker_options *options)
              kv_format_create_calibrated(&options->policy, &shape, r->calibration, &base_heap,
                                          &r->format));
     BASE_TRY(st, out, boot_compare(r->ranks, "kv policy", r->format->policy_hash));
-    BASE_TRY(st, out, kern_ctx_create(r->device, n_threads, &base_heap, &r->ctx));
+    BASE_TRY(st, out, make_context(r, n_threads, options));
     BASE_TRY(st, out, choose_sizes(r, options));
-    BASE_TRY(
-        st, out,
-        engine_create(r->model, r->format, r->ctx, r->ranks, &r->sizes, &base_heap, &r->engine));
-    BASE_INFO("ready: %s, %s, %d threads, %d pages of %lld bytes, %d sequences of %lld tokens",
-              r->model->name, kern_device_name(r->device), n_threads, r->sizes.n_pages,
-              (long long)r->format->page_bytes, r->sizes.max_batch,
+    const engine_comms comms = {.plans = r->ranks, .tensors = r->tensors};
+    BASE_TRY(st, out,
+             engine_create(r->model, r->format, r->ctx, &comms, &r->sizes, &base_heap, &r->engine));
+    BASE_INFO("ready: %s, %s, %s, exchange by %s, %d threads, %d pages of %lld bytes, %d sequences "
+              "of %lld tokens",
+              r->model->name, kern_device_name(r->seat.device), r->seat.who, comm_name(r->tensors),
+              n_threads, r->sizes.n_pages, (long long)r->format->page_bytes, r->sizes.max_batch,
               (long long)r->sizes.max_context);
 
 out:
@@ -151,7 +184,11 @@ out:
 
 static void end_rank(rank *r)
 {
+    watchman_stop(r->watchman);
     engine_destroy(r->engine);
+    if (r->tensors != r->ranks) {
+        comm_destroy(r->tensors);
+    }
     kern_ctx_destroy(r->ctx);
     kv_format_destroy(r->format);
     kv_calibration_destroy(r->calibration);
@@ -230,11 +267,59 @@ out:
     return st;
 }
 
-/* The job cannot go on.  Neither MPI nor a stuck stream may hold us: mpirun ends the other ranks. */
-static _Noreturn void leave(base_status st)
+static void give_up(int signal_number)
 {
-    BASE_ERROR("leaving: %s (%s)", base_status_text(st), base_last_error());
+    (void)signal_number;
     _exit(EXIT_FAILURE);
+}
+
+/* The job cannot go on.  Neither MPI nor a stuck stream may hold us: mpirun ends the other ranks.  What the GPU still
+ * runs is told to stop, which may hang too, so only for so long. */
+static _Noreturn void leave(rank *r, base_status st)
+{
+    static atomic_flag leaving = ATOMIC_FLAG_INIT;
+    while (atomic_flag_test_and_set(&leaving)) {
+        (void)pause(); /* another thread does it */
+    }
+    BASE_ERROR("leaving: %s (%s)", base_status_text(st), base_last_error());
+    if (r->tensors != NULL) {
+        const struct itimerval limit = {.it_value = {.tv_usec = ABORT_US}};
+        const struct sigaction action = {.sa_handler = give_up};
+        (void)sigaction(SIGALRM, &action, NULL);
+        (void)setitimer(ITIMER_REAL, &limit, NULL);
+        comm_abort(r->tensors);
+    }
+    _exit(EXIT_FAILURE);
+}
+
+/* ---- what the watchman asks ---- */
+
+static int64_t rank_due_us(void *ctx)
+{
+    return engine_due_us(((rank *)ctx)->engine);
+}
+
+static base_status rank_look(void *ctx)
+{
+    return comm_look(((rank *)ctx)->tensors);
+}
+
+static void rank_leave(void *ctx)
+{
+    leave(ctx, BASE_PEER_LOST);
+}
+
+static base_status run_rank(rank *r, const char *coordinator)
+{
+    base_status st = BASE_OK;
+    const watchman_post post = {rank_due_us, rank_look, rank_leave, r};
+    if (r->tensors != r->ranks) {
+        BASE_TRY(st, out, watchman_start(&post, &base_heap, &r->watchman));
+    }
+    st =
+        r->world.rank == 0 ? run_rank_0(r, coordinator) : engine_run(r->engine, NULL, &stop_wanted);
+out:
+    return st;
 }
 
 int main(int argc, char **argv)
@@ -274,11 +359,10 @@ int main(int argc, char **argv)
 
     st = make_rank(&r, &options);
     if (st == BASE_OK) {
-        st = r.world.rank == 0 ? run_rank_0(&r, options.coordinator)
-                               : engine_run(r.engine, NULL, &stop_wanted);
+        st = run_rank(&r, options.coordinator);
     }
     if (st != BASE_OK) {
-        leave(st);
+        leave(&r, st);
     }
     BASE_INFO("leaving: %s", stop_wanted ? "told to stop" : "drained");
     (void)alarm(FAREWELL_SECONDS); /* MPI_Finalize waits for all: one may be gone by now */

@@ -18,6 +18,16 @@ int32_t kern_gpu_count(void)
     return n;
 }
 
+bool kern_gpu_reaches(int32_t index, int32_t peer)
+{
+    int reaches = 0;
+    if (cudaDeviceCanAccessPeer(&reaches, index, peer) != cudaSuccess) {
+        (void)cudaGetLastError();
+        reaches = 0;
+    }
+    return reaches != 0;
+}
+
 base_status kern_gpu_describe(int32_t index, kern_gpu *gpu_out)
 {
     base_status st = BASE_OK;
@@ -41,6 +51,10 @@ base_status kern_gpu_describe(int32_t index, kern_gpu *gpu_out)
                               .free_bytes = (int64_t)free_bytes,
                               .cache_bytes = properties.l2CacheSize};
         (void)snprintf(gpu_out->name, sizeof gpu_out->name, "%.127s", properties.name);
+        for (size_t i = 0; i < sizeof properties.uuid.bytes; i++) {
+            (void)snprintf(gpu_out->uuid + 2 * i, 3, "%02x",
+                           (unsigned char)properties.uuid.bytes[i]);
+        }
     }
 out:
     return st;

@@ -7,6 +7,7 @@
 #include "base/status.h"
 #include "kvshard/policy.h"
 
+#include <stdbool.h>
 #include <stdint.h>
 
 typedef struct worker_options {
@@ -15,7 +16,9 @@ typedef struct worker_options {
     const char *rope_scaling; /* JSON or "none"; NULL: the model's */
     const char *policy_text;  /* calib= may be in it */
     kv_policy policy;         /* made from it */
-    const char *device;       /* cpu or cuda; NULL: kern_device_choose decides */
+    const char *device;       /* cpu or cuda; NULL: seats.h decides */
+    const char *merge;        /* how ranks exchange tensors; NULL: what the device has */
+    bool share_gpu;           /* several ranks on one GPU: for tests */
     int32_t n_threads;        /* 0: cores / ranks of this host */
     int32_t max_batch;
     int64_t max_context; /* 0: what fits */

@@ -1,0 +1,100 @@
+#!/bin/bash
+# A group of three ranks on GPUs, which they share where there are fewer: the tokens of one rank, and how it ends when a
+# rank is killed or stopped in decode.
+# usage: gpu_group.sh BIN    from the root of the checkout; 77 where there is no GPU
+bin=$1
+model=models/demo
+ranks=3
+work=$(mktemp -d)
+share=
+trap 'kill "$serve" 2>/dev/null; rm -rf "$work"' EXIT
+
+fail() {
+    echo "FAILED: $*"
+    cat "$work/serve.log" 2>/dev/null
+    exit 1
+}
+
+gpus=$("$bin/ropewalk" doctor | sed -nE 's/^exchange .* ([0-9]+) GPUs?:.*/\1/p')
+[ "${gpus:-0}" -gt 0 ] || { echo "SKIP: no CUDA device"; exit 77; }
+[ "$gpus" -ge $ranks ] || share=--share-gpu
+
+# ---- refused by name ----
+if [ -n "$share" ]; then
+    "$bin/ropewalk" generate --model $model --ranks $ranks --device cuda --prompt a >"$work/refused" 2>&1 &&
+        fail "$ranks ranks on $gpus GPUs were not refused"
+    grep -q "a GPU serves one rank" "$work/refused" || fail "refused with: $(cat "$work/refused")"
+fi
+
+# ---- tokens ----
+tokens() { # ranks, options
+    "$bin/ropewalk" generate --model $model --ranks "$@" --device cuda --kv tq:k=4,v=4 --max-context 2048 \
+        --prompt "Once upon a time" --temperature 0 --max-new-tokens 48 --json --log "$work/generate.log" |
+        sed -nE 's/.*"tokens": (\[[^]]*\]).*/\1/p'
+}
+one=$(tokens 1)
+many=$(tokens $ranks $share)
+[ -n "$one" ] || fail "no tokens of one rank: $(cat "$work/generate.log")"
+[ "$one" = "$many" ] || fail "tokens of one rank and of $ranks differ: $one, $many $(cat "$work/generate.log")"
+echo "tokens of $ranks ranks are those of one"
+
+# ---- faults ----
+alive() { # pids: one that has ended counts no more, reaped or not
+    for pid in "$@"; do
+        state=$(sed -nE 's/.*\) (.).*/\1/p' "/proc/$pid/stat" 2>/dev/null)
+        [ -n "$state" ] && [ "$state" != Z ] && return 0
+    done
+    return 1
+}
+
+children_of() { # pid
+    for stat in /proc/[0-9]*/stat; do
+        sed -nE "s/^([0-9]+) .*\) . $1 .*/\1/p" "$stat" 2>/dev/null
+    done
+}
+
+named() { # program, of the pids that are read
+    while read -r pid; do
+        [ "$(cat "/proc/$pid/comm" 2>/dev/null)" = "$1" ] && echo "$pid"
+    done
+}
+
+fault() { # signal, most milliseconds until all ranks are gone
+    "$bin/ropewalk" serve --model $model --ranks $ranks --device cuda $share --max-context 4096 --listen 127.0.0.1:0 \
+        >"$work/serve.log" 2>&1 &
+    serve=$!
+    for _ in $(seq 600); do
+        grep -q "^serving" "$work/serve.log" && break
+        kill -0 $serve 2>/dev/null || fail "serve ended"
+        sleep 0.1
+    done
+    target=$(sed -nE 's/^serving .* on ([^,]*),.*/\1/p' "$work/serve.log")
+    "$bin/ropewalk" generate --connect "$target" --prompt "Once upon a time" --ignore-eos --max-new-tokens 3000 \
+        --temperature 0 >"$work/stream" 2>&1 &
+    stream=$!
+    for _ in $(seq 600); do
+        [ "$(wc -c <"$work/stream")" -gt 200 ] && break
+        sleep 0.05
+    done
+    mpirun=$(children_of $serve | named mpirun)
+    mapfile -t pids < <(children_of "$mpirun" | named ropewalk-worker)
+    [ ${#pids[@]} = $ranks ] || fail "${#pids[@]} ranks"
+    begun=$(date +%s%N)
+    kill "-$1" "${pids[1]}"
+    while alive "${pids[@]}"; do
+        [ $(($(date +%s%N) - begun)) -gt 20000000000 ] && fail "SIG$1: ranks are left after 20 s"
+        sleep 0.01
+    done
+    took=$((($(date +%s%N) - begun) / 1000000))
+    wait $serve
+    status=$?
+    kill $stream 2>/dev/null
+    wait $stream 2>/dev/null
+    grep "leaving" "$work/serve.log"
+    echo "SIG$1: all ranks gone after $took ms, serve ends with $status"
+    [ $status != 0 ] || fail "SIG$1: serve ends with 0"
+    [ $took -le "$2" ] || fail "SIG$1: $took ms, at most $2"
+}
+fault KILL 2000
+fault STOP 4000
+echo PASSED
