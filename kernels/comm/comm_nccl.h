@@ -1,7 +1,7 @@
 /* kernels/comm/comm_nccl.h - exchanges between GPUs over NCCL: the comm named "nccl-ag".
  *
  * Its calls are ops of a context (comm.h).  What comm_memory gives is a symmetric window where every rank's registers,
- * which halves the time of an all-gather on NVLink (docs/merge.md), else device memory.
+ * which makes an all-gather of small partials two to three times faster on NVLink (docs/groups.md), else device memory.
  * An error names this rank as `who` does. */
 #ifndef KERNELS_COMM_COMM_NCCL_H
 #define KERNELS_COMM_COMM_NCCL_H
