@@ -1,4 +1,5 @@
 /* kernels/memory.h on a GPU, and what the op table does with pointers it does not know. */
+#include "kernels/cuda/cuda_share.h"
 #include "kernels/device.h"
 #include "tests/support/parity.h"
 
@@ -212,6 +213,33 @@ static void a_stopwatch_sees_what_the_gpu_does(void **state)
     drop(x);
 }
 
+/* As a transport does with windows that it has made. */
+static void lent_memory_is_the_contexts_until_it_is_taken_back(void **state)
+{
+    (void)state;
+    void *lent = NULL;
+    void *found = NULL;
+    float *bias = mirror(N);
+    cudaStream_t stream = NULL;
+    CHECK_STATUS(cuda_share_stream(ctx, &stream), BASE_OK);
+    assert_non_null(stream);
+    assert_int_equal(cudaMalloc(&lent, N * sizeof *bias), cudaSuccess);
+    CHECK_STATUS(add(lent, bias), BASE_BAD_INPUT);
+    CHECK_STATUS(cuda_share_lend(ctx, lent, N * sizeof *bias), BASE_OK);
+    CHECK_STATUS(add(lent, bias), BASE_OK);
+    CHECK_STATUS(cuda_share_find(ctx, "window", (float *)lent + 10, 16, &found), BASE_OK);
+    assert_ptr_equal(found, (float *)lent + 10);
+    CHECK_STATUS(cuda_share_find(ctx, "bias", bias, 16, &found), BASE_OK);
+    assert_ptr_not_equal(found, bias);
+    CHECK_STATUS(cuda_share_find(ctx, "window", lent, N * sizeof *bias + 1, &found),
+                 BASE_BAD_INPUT);
+    CHECK_ERROR_NAMES("window: 4001 bytes");
+    cuda_share_take_back(ctx, lent);
+    CHECK_STATUS(add(lent, bias), BASE_BAD_INPUT);
+    assert_int_equal(cudaFree(lent), cudaSuccess); /* it was not the context's to free */
+    drop(bias);
+}
+
 static void bandwidth_is_measured_on_a_gpu_that_is_there(void **state)
 {
     (void)state;
@@ -237,6 +265,7 @@ int main(void)
         cmocka_unit_test(too_much_memory_is_null_and_not_the_end),
         cmocka_unit_test(the_gpu_is_described_and_another_is_not_there),
         cmocka_unit_test(a_stopwatch_sees_what_the_gpu_does),
+        cmocka_unit_test(lent_memory_is_the_contexts_until_it_is_taken_back),
         cmocka_unit_test(bandwidth_is_measured_on_a_gpu_that_is_there),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);

@@ -14,6 +14,9 @@ static void one_rank_talks_to_itself(void **state)
     assert_int_equal(comm_rank(c), 0);
     assert_int_equal(comm_size(c), 1);
     assert_string_equal(comm_name(c), "self");
+    assert_null(comm_memory(c)); /* any will do */
+    CHECK_STATUS(comm_look(c), BASE_OK);
+    comm_abort(c); /* nothing is under way */
     CHECK_STATUS(comm_broadcast(c, mine, 3, 0, 1), BASE_OK);
     assert_string_equal(mine, "abc");
     CHECK_STATUS(comm_all_gather(c, mine, all, 2, 1), BASE_OK);
