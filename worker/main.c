@@ -147,7 +147,6 @@ static base_status make_rank(rank *r, const worker_options *options)
     base_status st = BASE_OK;
     const int32_t n_threads =
         options->n_threads > 0 ? options->n_threads : host_threads(r->world.n_local);
-
     const seat_wishes wishes = {options->device, options->merge, options->share_gpu};
 
     BASE_TRY(st, out,
@@ -281,7 +280,8 @@ static _Noreturn void leave(rank *r, base_status st)
     while (atomic_flag_test_and_set(&leaving)) {
         (void)pause(); /* another thread does it */
     }
-    BASE_ERROR("leaving: %s (%s)", base_status_text(st), base_last_error());
+    BASE_ERROR("leaving: %s (%s)%s%s", base_status_text(st), base_last_error(),
+               r->seat.who[0] == '\0' ? "" : ", ", r->seat.who);
     if (r->tensors != NULL) {
         const struct itimerval limit = {.it_value = {.tv_usec = ABORT_US}};
         const struct sigaction action = {.sa_handler = give_up};
