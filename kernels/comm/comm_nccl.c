@@ -255,15 +255,10 @@ static const comm_backend nccl_backend = {
     .abort = nccl_abort,
 };
 
-/* What NCCL reads from the environment when it starts; what the user has set stays. */
-static void set_environment(int32_t rank, bool shared_gpu)
+/* NCCL reads it when it starts; what the user has set stays. */
+static void be_a_host(int32_t rank)
 {
     char host[32];
-    /* One stream runs all calls of a process, recorded or not: they never overlap. */
-    (void)setenv("NCCL_GRAPH_MIXING_SUPPORT", "0", 0);
-    if (!shared_gpu) {
-        return;
-    }
     (void)snprintf(host, sizeof host, "ropewalk-%d", rank);
     (void)setenv("NCCL_HOSTID", host, 0);
     (void)setenv("NCCL_P2P_DISABLE", "1", 0);
@@ -323,7 +318,9 @@ base_status comm_nccl_create(const comm_nccl_options *options, const base_alloc 
     n->memory = (base_alloc){memory_get, memory_put, n};
     (void)pthread_mutex_init(&n->lock, NULL);
     (void)snprintf(n->who, sizeof n->who, "%s", options->who);
-    set_environment(n->base.rank, options->shared_gpu);
+    if (options->shared_gpu) {
+        be_a_host(n->base.rank);
+    }
     n->base.lost = true; /* until all ranks are in */
     BASE_TRY(st, out, join(n));
     n->base.lost = false;
