@@ -4,17 +4,13 @@
 #include "kernels/cuda/cuda_launch.h"
 #include "kernels/cuda/cuda_ops.h"
 #include "kernels/cuda/cuda_rotate.h"
+#include "kernels/cuda/merge_row.cuh"
 #include "kernels/page.h"
 
 namespace {
 
 constexpr int kWarp = 32;
 constexpr int kRows = 8; /* warps a CTA */
-
-__device__ float canonical(float x)
-{
-    return isnan(x) ? __uint_as_float(0x7fc00000u) : x;
-}
 
 /* Dim i of a lane: dims lie kWarp apart, or in neighbours, as cuda_rotate.h has them. */
 template <int D>
@@ -41,21 +37,18 @@ __global__ void __launch_bounds__(kWarp *kRows) merge_kernel(const kern_merge_ar
         return;
     }
 
-    float top = -INFINITY;
+    merge_sum s;
     for (int r = 0; r < a.n_ranks; r++) {
-        const float lse = a.partials[r * a.rank_stride + lse_at];
-        top = lse > top ? lse : top;
+        merge_top(s, a.partials[r * a.rank_stride + lse_at]);
     }
     float o[kDims] = {};
-    float sum = 0.0f;
     for (int r = 0; r < a.n_ranks; r++) {
         const float *part = a.partials + r * a.rank_stride;
         const float lse = part[lse_at];
         if (lse == -INFINITY) {
             continue; /* adds nothing, whatever its o holds */
         }
-        const float w = expf(lse - top);
-        sum += w;
+        const float w = merge_weigh(s, lse);
 #pragma unroll
         for (int i = 0; i < kDims; i++) {
             const int d = dim_of<D>(lane, i);
@@ -64,10 +57,10 @@ __global__ void __launch_bounds__(kWarp *kRows) merge_kernel(const kern_merge_ar
             }
         }
     }
-    const float scale = sum == 0.0f ? 0.0f : 1.0f / sum;
+    const float scale = merge_scale(s);
 #pragma unroll
     for (int i = 0; i < kDims; i++) {
-        o[i] = canonical(o[i] * scale);
+        o[i] = merge_finish(o[i], scale);
     }
     if constexpr (D != 0) {
         cuda_rotate<D>(rotation, true, o);
@@ -81,7 +74,7 @@ __global__ void __launch_bounds__(kWarp *kRows) merge_kernel(const kern_merge_ar
         }
     }
     if (a.lse != nullptr && lane == 0) {
-        a.lse[row] = sum == 0.0f ? -INFINITY : canonical(top + logf(sum));
+        a.lse[row] = merge_lse(s);
     }
 }
 

@@ -1,0 +1,432 @@
+/* One warp a row: it sends its row to all peers, polls for theirs, and merges what has come as merge.cu does.  Nothing
+ * is waited for but words: no fence, no barrier, no flag. */
+#include "kernels/cuda/exchange.h"
+
+#include "kernels/cuda/cuda_check.h"
+#include "kernels/cuda/cuda_launch.h"
+#include "kernels/cuda/cuda_rotate.h"
+#include "kernels/cuda/exchange_wire.cuh"
+#include "kernels/cuda/merge_row.cuh"
+
+namespace {
+
+using namespace exchange;
+
+constexpr int kMaxWarps =
+    8; /* a CTA; two of these fit an SM, so those of MAX_ROWS fit a GPU of 128 SMs */
+static_assert(CUDA_EXCHANGE_MAX_ROWS <= 128 * 2 * kMaxWarps, "all rows are under way at once");
+
+/* Where things lie in a window, in bytes. */
+struct layout {
+    int64_t quick_rows, rows, word_turns, quick_turns, turns, lost, n_bytes;
+};
+
+int64_t aligned(int64_t n_bytes)
+{
+    return (n_bytes + 127) / 128 * 128;
+}
+
+layout layout_of(const cuda_exchange_shape &s)
+{
+    const int64_t n = s.n_ranks;
+    const int64_t d = s.head_dim;
+    layout at = {};
+    at.quick_rows = aligned(2 * n * s.max_words * 8);
+    at.rows = at.quick_rows + aligned(2 * n * CUDA_EXCHANGE_QUICK_ROWS * (d * 8 + 16));
+    at.word_turns = at.rows + aligned(3 * n * s.max_rows * (d * 4 + 16));
+    at.quick_turns = at.word_turns + aligned(s.max_words * 4);
+    at.turns = at.quick_turns + aligned(CUDA_EXCHANGE_QUICK_ROWS * 4);
+    at.lost = at.turns + aligned(s.max_rows * 4);
+    at.n_bytes = at.lost + 128;
+    return at;
+}
+
+struct job {
+    char *windows[CUDA_EXCHANGE_MAX_RANKS]; /* where the buffers begin */
+    uint32_t *turns;                        /* of each row, or word */
+    uint32_t *lost, *report;
+    uint64_t limit_ns;
+    uint32_t buffer_bytes;
+    int32_t max_units; /* rows or words of a buffer that come from one rank */
+    int32_t rank, n_ranks;
+    /* merge */
+    const float *o, *lse; /* of this rank */
+    float *o_out, *lse_out;
+    const kern_head_format *formats;
+    int32_t rows;      /* that are merged here */
+    int32_t heads;     /* of a token that are merged here */
+    int32_t all_heads; /* of a token */
+    int32_t
+        heads_step; /* from the first head of a rank to that of the next one: 0 if all ranks merge all */
+    int32_t group; /* query heads of a KV head */
+    /* broadcast */
+    uint32_t *words;
+    int32_t n_words;
+    int32_t root;
+
+    __device__ __forceinline__ patience waiting() const
+    {
+        return {lost, report, limit_ns, load_lost(lost), 0, 0};
+    }
+    /* Unit i, as `from` sends it, in the first buffer of the window of `at`. */
+    __device__ __forceinline__ char *unit(int at, int from, int i, int unit_bytes) const
+    {
+        return windows[at] + ((int64_t)from * max_units + i) * unit_bytes;
+    }
+    __device__ __forceinline__ int after(int k) const /* the k-th rank after this one */
+    {
+        return rank + k < n_ranks ? rank + k : rank + k - n_ranks;
+    }
+};
+
+/* Neighbours of a row, as cuda_rotate.h has them. */
+template <int E>
+__device__ __forceinline__ void load_row(const float *row, int lane, float (&x)[E])
+{
+    if constexpr (E == 4) {
+        const float4 v = reinterpret_cast<const float4 *>(row)[lane];
+        x[0] = v.x, x[1] = v.y, x[2] = v.z, x[3] = v.w;
+    } else {
+        const float2 v = reinterpret_cast<const float2 *>(row)[lane];
+        x[0] = v.x, x[1] = v.y;
+    }
+}
+
+/* Polls until rows of all peers, and their lse, have come: rank r's at slots[r], lse of rank `lane` at lse_slot, if
+ * has_lse.  False in all lanes: a peer was lost. */
+template <class Wire, int N, int E>
+__device__ __forceinline__ bool receive(const job &a, patience p, char *const (&slots)[N],
+                                        char *lse_slot, bool has_lse, uint32_t turn,
+                                        float (&x)[N][E], float *lse)
+{
+    const int lane = threadIdx.x % kWarp;
+    bool gave_up = false;
+    while (!gave_up) {
+        typename Wire::seen seen[N];
+        int missing = -1;
+#pragma unroll
+        for (int r = 0; r < N; r++) {
+            if (r < a.n_ranks && r != a.rank) {
+                Wire::look(slots[r], lane, &seen[r]);
+            }
+        }
+        if (has_lse && !Wire::take_lse(lse_slot, turn, lse)) {
+            missing = lane;
+        }
+#pragma unroll
+        for (int r = 0; r < N; r++) {
+            if (r < a.n_ranks && r != a.rank && !Wire::take(seen[r], turn, x[r])) {
+                missing = r;
+            }
+        }
+        if (missing < 0) {
+            break;
+        }
+        gave_up = !p.lasts(missing);
+    }
+    if (__any_sync(CUDA_WARP_ALL, gave_up)) {
+        return false;
+    }
+#pragma unroll
+    for (int r = 0; r < N; r++) {
+        if (r < a.n_ranks && r != a.rank) {
+            Wire::wipe(slots[r], lane);
+        }
+    }
+    if (has_lse) {
+        Wire::wipe_lse(lse_slot);
+    }
+    return true;
+}
+
+/* o of the merged row; x: rows of all ranks, my_lse: lse of rank `lane`. */
+template <int N, int E>
+__device__ __forceinline__ merge_sum merge(const job &a, const float (&x)[N][E], float my_lse,
+                                           float (&o)[E])
+{
+    merge_sum s;
+    float lse[N];
+#pragma unroll
+    for (int r = 0; r < N; r++) {
+        lse[r] = __shfl_sync(CUDA_WARP_ALL, my_lse, r);
+        if (r < a.n_ranks) {
+            merge_top(s, lse[r]);
+        }
+    }
+#pragma unroll
+    for (int r = 0; r < N; r++) {
+        if (r < a.n_ranks && lse[r] != -INFINITY) {
+            const float w = merge_weigh(s, lse[r]);
+#pragma unroll
+            for (int e = 0; e < E; e++) {
+                o[e] = fmaf(w, x[r][e], o[e]);
+            }
+        }
+    }
+    const float scale = merge_scale(s);
+#pragma unroll
+    for (int e = 0; e < E; e++) {
+        o[e] = merge_finish(o[e], scale);
+    }
+    return s;
+}
+
+/* All that does not hang on the kernel ahead is found before it has ended.  Lane r has to do with lse of rank r. */
+template <class Wire, int N, int D>
+__global__ void __launch_bounds__(kWarp *kMaxWarps, 2) merge_rows(const __grid_constant__ job a)
+{
+    constexpr int E = D / kWarp;
+    const int lane = threadIdx.x % kWarp;
+    const int row = blockIdx.x * (blockDim.x / kWarp) + threadIdx.x / kWarp;
+    if (row >= a.rows) {
+        return;
+    }
+    const int token = row / a.heads;
+    const int head = row - token * a.heads;
+    const int64_t source = (int64_t)token * a.all_heads + head;
+    const bool is_rank = lane < a.n_ranks;
+    const bool has_lse = is_rank && lane != a.rank;
+    const float *lse_from = a.lse + source + (is_rank ? lane : a.rank) * a.heads_step;
+    char *lse_to = a.unit(is_rank ? lane : a.rank, a.rank, row, Wire::kRowBytes);
+    char *lse_slot = a.unit(a.rank, is_rank ? lane : a.rank, row, Wire::kRowBytes);
+    char *to[N], *slots[N];
+#pragma unroll
+    for (int k = 0; k < N; k++) {
+        to[k] = a.unit(k < a.n_ranks ? a.after(k) : a.rank, a.rank, row, Wire::kRowBytes);
+        slots[k] = a.unit(a.rank, k < a.n_ranks ? k : a.rank, row, Wire::kRowBytes);
+    }
+    float *out = a.o_out + (int64_t)row * D;
+    int places[E];
+    cuda_rotation<D> rotation = {};
+    if (a.formats != nullptr) {
+        rotation = cuda_rotation_of<D>(&a.formats[(a.rank * a.heads_step + head) / a.group].v);
+    }
+#pragma unroll
+    for (int e = 0; e < E; e++) {
+        places[e] = lane * E + e;
+        if (rotation.order != nullptr) {
+            places[e] = rotation.order[places[e]];
+        }
+    }
+    cuda_after_previous();
+
+    const patience p = a.waiting();
+    const uint32_t turn = Wire::next(a.turns[row]);
+    float lse = *lse_from;
+    float own[N][E]; /* what the k-th rank after this one merges; first what is merged here */
+#pragma unroll
+    for (int k = 0; k < N; k++) {
+        if (k < a.n_ranks) {
+            load_row(a.o + (source + a.after(k) * a.heads_step) * D, lane, own[k]);
+        }
+    }
+    const uint32_t buffer = Wire::buffer_of(turn) * a.buffer_bytes;
+#pragma unroll
+    for (int k = 1; k < N; k++) {
+        if (k < a.n_ranks) {
+            Wire::put(to[k] + buffer, lane, own[k], turn);
+        }
+    }
+    if (has_lse) {
+        Wire::put_lse(lse_to + buffer, lse, turn);
+    }
+
+    float x[N][E];
+#pragma unroll
+    for (int r = 0; r < N; r++) {
+        slots[r] += buffer;
+    }
+    if (!receive<Wire>(a, p, slots, lse_slot + buffer, has_lse, turn, x, &lse)) {
+        return;
+    }
+#pragma unroll
+    for (int r = 0; r < N; r++) {
+#pragma unroll
+        for (int e = 0; e < E; e++) {
+            x[r][e] = r == a.rank ? own[0][e] : x[r][e];
+        }
+    }
+    float o[E] = {};
+    const merge_sum s = merge(a, x, lse, o);
+    if (a.formats != nullptr) {
+        cuda_rotate<D>(rotation, true, o);
+    }
+#pragma unroll
+    for (int e = 0; e < E; e++) {
+        out[places[e]] = o[e];
+    }
+    if (lane == 0) {
+        a.turns[row] = turn;
+        if (a.lse_out != nullptr) {
+            a.lse_out[row] = merge_lse(s);
+        }
+    }
+}
+
+/* A thread a word.  All ranks send, so that nobody runs ahead of a peer that has not read yet; root's words count. */
+__global__ void __launch_bounds__(kWarp *kMaxWarps) broadcast_words(const __grid_constant__ job a)
+{
+    const int i = blockIdx.x * blockDim.x + threadIdx.x;
+    cuda_after_previous();
+    if (i >= a.n_words) {
+        return;
+    }
+    patience p = a.waiting();
+    const uint32_t turn = a.turns[i] + 1;
+    const uint32_t own = a.words[i];
+    const uint32_t buffer = (turn & 1) * a.buffer_bytes;
+    uint32_t word = own;
+    for (int k = 1; k < a.n_ranks; k++) {
+        const int to = a.after(k);
+        store_long(a.unit(to, a.rank, i, 8) + buffer, (uint64_t)turn << 32 | own);
+    }
+    for (int k = 1; k < a.n_ranks; k++) {
+        const int from = a.after(k);
+        const char *slot = a.unit(a.rank, from, i, 8) + buffer;
+        uint64_t seen = load_long(slot);
+        while ((uint32_t)(seen >> 32) != turn) {
+            if (!p.lasts(from)) {
+                return;
+            }
+            seen = load_long(slot);
+        }
+        word = from == a.root ? (uint32_t)seen : word;
+    }
+    a.words[i] = word;
+    a.turns[i] = turn;
+}
+
+/* Of buffers that begin at `place`, of max_units units of unit_bytes from each rank. */
+job job_of(const cuda_exchange_port &port, const layout &at, int64_t place, int64_t turns,
+           int32_t max_units, int64_t unit_bytes)
+{
+    job j = {};
+    char *own = port.windows[port.rank];
+    for (int r = 0; r < port.shape.n_ranks; r++) {
+        j.windows[r] = port.windows[r] + place;
+    }
+    j.turns = reinterpret_cast<uint32_t *>(own + turns);
+    j.max_units = max_units;
+    j.buffer_bytes = (uint32_t)(port.shape.n_ranks * max_units * unit_bytes);
+    j.lost = reinterpret_cast<uint32_t *>(own + at.lost);
+    j.report = port.report;
+    j.limit_ns = (uint64_t)port.limit_ns;
+    j.rank = port.rank;
+    j.n_ranks = port.shape.n_ranks;
+    return j;
+}
+
+/* Few rows, a warp each, on as many SMs as that takes; more share CTAs. */
+template <class Wire, int N, int D>
+base_status launch(cudaStream_t stream, const job &j)
+{
+    const int spread = j.rows <= 32 ? 8 : j.rows <= 64 ? 16 : 32;
+    const int wanted = (j.rows + spread - 1) / spread;
+    const int n_warps = wanted < kMaxWarps ? wanted : kMaxWarps;
+    cuda_launch(merge_rows<Wire, N, D>, dim3((j.rows + n_warps - 1) / n_warps), kWarp * n_warps,
+                stream, j);
+    return CUDA_LAUNCHED("exchange");
+}
+
+template <class Wire, int D>
+base_status launch_for_ranks(cudaStream_t stream, const job &j)
+{
+    return j.n_ranks <= 2   ? launch<Wire, 2, D>(stream, j)
+           : j.n_ranks <= 4 ? launch<Wire, 4, D>(stream, j)
+                            : launch<Wire, 8, D>(stream, j);
+}
+
+template <template <int> class Wire>
+base_status launch_for_dim(cudaStream_t stream, int head_dim, const job &j)
+{
+    return head_dim == 64 ? launch_for_ranks<Wire<2>, 64>(stream, j)
+                          : launch_for_ranks<Wire<4>, 128>(stream, j);
+}
+
+} // namespace
+
+extern "C" int64_t cuda_exchange_window_bytes(const cuda_exchange_shape *shape)
+{
+    return layout_of(*shape).n_bytes;
+}
+
+extern "C" base_status cuda_exchange_clear(void *stream, const cuda_exchange_shape *shape,
+                                           char *window)
+{
+    base_status st = BASE_OK;
+    const auto s = static_cast<cudaStream_t>(stream);
+    const layout at = layout_of(*shape);
+    const auto n_marked = static_cast<size_t>(at.word_turns - at.rows);
+
+    BASE_TRY(st, out, cuda_to_status(cudaMemsetAsync(window, 0, (size_t)at.n_bytes, s), "window"));
+    st = cuda_to_status(cudaMemsetAsync(window + at.rows, 0xff, n_marked, s), "window");
+out:
+    return st;
+}
+
+extern "C" base_status cuda_exchange_merge(void *stream, const cuda_exchange_port *port,
+                                           const kern_merge_args *args, bool split)
+{
+    const cuda_exchange_shape &shape = port->shape;
+    const int32_t n = shape.n_ranks;
+    const layout at = layout_of(shape);
+    const auto s = static_cast<cudaStream_t>(stream);
+    const bool whole_heads =
+        !split || (args->n_heads > 0 && args->n_heads % n == 0 && args->rows % args->n_heads == 0);
+    const int32_t rows = split ? args->rows / n : args->rows;
+
+    if (args->n_ranks != n || args->head_dim != shape.head_dim || rows > shape.max_rows ||
+        shape.max_rows > CUDA_EXCHANGE_MAX_ROWS || !whole_heads) {
+        return BASE_FAIL(BASE_BAD_INPUT,
+                         "exchange of %d rows of %d, %d heads, over %d ranks; made for %d rows of "
+                         "%d over %d ranks",
+                         args->rows, args->head_dim, args->n_heads, args->n_ranks, shape.max_rows,
+                         shape.head_dim, n);
+    }
+    if ((uintptr_t)(args->partials + port->rank * args->rank_stride) % 16 != 0) {
+        return BASE_FAIL(BASE_BAD_INPUT, "exchange: rank_stride %lld leaves no 16-byte alignment",
+                         (long long)args->rank_stride);
+    }
+    if (rows == 0) {
+        return BASE_OK;
+    }
+    const bool quick = rows <= CUDA_EXCHANGE_QUICK_ROWS;
+    job j = quick ? job_of(*port, at, at.quick_rows, at.quick_turns, CUDA_EXCHANGE_QUICK_ROWS,
+                           shape.head_dim * 8 + 16)
+                  : job_of(*port, at, at.rows, at.turns, shape.max_rows, shape.head_dim * 4 + 16);
+    j.o = args->partials + port->rank * args->rank_stride;
+    j.lse = j.o + (int64_t)args->rows * args->head_dim;
+    j.o_out = args->o;
+    j.lse_out = args->lse;
+    j.formats = args->formats;
+    j.rows = rows;
+    j.all_heads = args->n_heads > 0 ? args->n_heads : 1;
+    j.heads = split ? j.all_heads / n : j.all_heads;
+    j.heads_step = split ? j.heads : 0;
+    j.group = args->formats != nullptr ? args->n_heads / args->n_kv_heads : 1;
+    return quick ? launch_for_dim<tagged_wire>(s, args->head_dim, j)
+                 : launch_for_dim<marked_wire>(s, args->head_dim, j);
+}
+
+extern "C" base_status cuda_exchange_broadcast(void *stream, const cuda_exchange_port *port,
+                                               uint32_t *words, int32_t n_words, int32_t root)
+{
+    const cuda_exchange_shape &shape = port->shape;
+    const layout at = layout_of(shape);
+    if (n_words < 0 || n_words > shape.max_words || root < 0 || root >= shape.n_ranks) {
+        return BASE_FAIL(BASE_BAD_INPUT, "broadcast of %d words from rank %d; made for %d words",
+                         n_words, root, shape.max_words);
+    }
+    if (n_words == 0) {
+        return BASE_OK;
+    }
+    job j = job_of(*port, at, 0, at.word_turns, shape.max_words, 8);
+    j.words = words;
+    j.n_words = n_words;
+    j.root = root;
+    const int n_threads =
+        n_words < kWarp * kMaxWarps ? kWarp * ((n_words + kWarp - 1) / kWarp) : kWarp * kMaxWarps;
+    cuda_launch(broadcast_words, dim3((n_words + n_threads - 1) / n_threads), n_threads,
+                static_cast<cudaStream_t>(stream), j);
+    return CUDA_LAUNCHED("broadcast");
+}

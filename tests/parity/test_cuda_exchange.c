@@ -1,0 +1,175 @@
+/* The one-shot exchange between ranks that are streams of one process: every word of every call is what kern_cuda_merge
+ * makes of the same partials, however far the ranks drift apart. */
+#include "tests/support/exchange_case.h"
+
+#include "base/clock.h"
+
+typedef struct world {
+    exchange_case x;
+    rank ranks[MAX_RANKS];
+    uint32_t *report; /* [n_ranks] */
+} world;
+
+static world *world_open(const plan *p)
+{
+    const cuda_exchange_shape shape = {p->n_ranks, p->head_dim, MAX_ROWS, MAX_WORDS};
+    world *w = parity_memory(1, sizeof *w);
+    char *windows[MAX_RANKS] = {NULL};
+
+    OK(cudaHostAlloc((void **)&w->report, MAX_RANKS * sizeof *w->report, cudaHostAllocMapped));
+    memset(w->report, 0, MAX_RANKS * sizeof *w->report);
+    case_open(&w->x, p);
+    for (int32_t r = 0; r < p->n_ranks; r++) {
+        rank_open(&w->ranks[r], &w->x, r);
+        OK(cudaMalloc((void **)&windows[r], (size_t)cuda_exchange_window_bytes(&shape)));
+        CHECK_STATUS(cuda_exchange_clear(NULL, &shape, windows[r]), BASE_OK);
+    }
+    OK(cudaDeviceSynchronize());
+    for (int32_t r = 0; r < p->n_ranks; r++) {
+        cuda_exchange_port *port = &w->ranks[r].port;
+        *port = (cuda_exchange_port){
+            .shape = shape, .rank = r, .report = w->report + r, .limit_ns = LIMIT_NS};
+        memcpy(port->windows, windows, sizeof windows);
+    }
+    return w;
+}
+
+static void world_close(world *w)
+{
+    for (int32_t r = 0; r < w->x.p->n_ranks; r++) {
+        OK(cudaFree(w->ranks[r].port.windows[r]));
+        rank_close(&w->ranks[r]);
+    }
+    case_close(&w->x);
+    OK(cudaFreeHost(w->report));
+    free(w);
+}
+
+static void run(const plan *p)
+{
+    world *w = world_open(p);
+    for (int32_t r = 0; r < p->n_ranks; r++) {
+        record(&w->ranks[r]);
+    }
+    for (int32_t n = 0; n < p->n_replays; n++) {
+        const bool checked = n == 0 || n == p->n_replays - 1;
+        for (int32_t r = 0; r < p->n_ranks && checked; r++) {
+            spoil(&w->ranks[r]);
+        }
+        for (int32_t i = 0; i < p->n_ranks; i++) { /* in another order each time */
+            const int32_t r = (i + n) % p->n_ranks;
+            OK(cudaGraphLaunch(w->ranks[r].graph, w->ranks[r].stream));
+        }
+        for (int32_t r = 0; r < p->n_ranks && (checked || n % 16 == 0); r++) {
+            OK(cudaStreamSynchronize(w->ranks[r].stream));
+        }
+        for (int32_t r = 0; r < p->n_ranks && checked; r++) {
+            assert_int_equal(w->report[r], 0);
+            check_rank(&w->ranks[r]);
+        }
+    }
+    world_close(w);
+}
+
+/* Rows of all ranks are under way at once, and the ranks share one GPU here. */
+#define ROWS_AT_ONCE 1024
+
+static void every_word_is_what_the_op_makes_of_gathered_partials(void **state)
+{
+    (void)state;
+    static const int32_t counts[] = {1, 2, 3, 4, 8};
+    for (int32_t i = 0; i < 5; i++) {
+        for (int32_t k = 0; k < 4; k++) {
+            const int32_t n_heads = k % 2 == 0 ? 32 : 12;
+            const plan p = plan_of(counts[i], k < 2 ? 128 : 64, n_heads, k % 2 == 0,
+                                   ROWS_AT_ONCE / counts[i] / n_heads);
+            run(&p);
+        }
+    }
+}
+
+static void graphs_go_on_where_the_last_replay_ended(void **state)
+{
+    (void)state;
+    for (int32_t n_ranks = 2; n_ranks <= 4; n_ranks++) {
+        plan p = plan_of(n_ranks, 128, 16, true, ROWS_AT_ONCE / n_ranks / 16);
+        p.n_replays = 300;
+        run(&p);
+    }
+}
+
+/* The last rank stays away: the others end in time, say who is missing, and wait no more. */
+static void a_missing_rank_is_named_and_nobody_hangs(void **state)
+{
+    (void)state;
+    for (int32_t i = 0; i < 3; i++) {
+        plan p = {.n_ranks = 3, .head_dim = 128, .n_heads = 4, .n_replays = 1};
+        if (i == 0) {
+            add_broadcast(&p, 2, 0);
+        }
+        for (int32_t c = 0; c < 8; c++) {
+            add_call(&p, i == 1 ? 4 : 40, false);
+        }
+        world *w = world_open(&p);
+        for (int32_t r = 0; r < 2; r++) {
+            w->ranks[r].port.limit_ns = 200000000;
+            record(&w->ranks[r]);
+            spoil(&w->ranks[r]);
+        }
+        for (int32_t again = 0; again < 2; again++) {
+            const int64_t begun = base_now_us();
+            for (int32_t r = 0; r < 2; r++) {
+                OK(cudaGraphLaunch(w->ranks[r].graph, w->ranks[r].stream));
+            }
+            for (int32_t r = 0; r < 2; r++) {
+                OK(cudaStreamSynchronize(w->ranks[r].stream));
+                assert_int_equal(w->report[r], CUDA_EXCHANGE_LOST | 2u);
+                float first = 0.0f;
+                OK(cudaMemcpy(&first, w->ranks[r].out, sizeof first, cudaMemcpyDeviceToHost));
+                assert_int_equal(base_f32_bits(first), 0x5a5a5a5au);
+            }
+            const int64_t took_ms = (base_now_us() - begun) / 1000;
+            assert_in_range(took_ms, again == 0 ? 200 : 0, again == 0 ? 700 : 100);
+        }
+        world_close(w);
+    }
+}
+
+static void other_shapes_are_refused(void **state)
+{
+    (void)state;
+    const plan p = {.n_ranks = 1, .head_dim = 128, .n_heads = 4};
+    world *w = world_open(&p);
+    const cuda_exchange_port *port = &w->ranks[0].port;
+    const call c = {.rows = 8};
+    float *lent = device_copy(&w->x.device, exchange_sets[0], (size_t)SET_STRIDE * sizeof(float));
+    kern_merge_args a = args_of(&w->x, &c, lent, lent);
+    a.rows = MAX_ROWS + 1;
+    CHECK_STATUS(cuda_exchange_merge(NULL, port, &a, false), BASE_BAD_INPUT);
+    a.rows = 6; /* no whole tokens */
+    CHECK_STATUS(cuda_exchange_merge(NULL, port, &a, true), BASE_BAD_INPUT);
+    a.rows = 8;
+    a.n_ranks = 2;
+    CHECK_STATUS(cuda_exchange_merge(NULL, port, &a, false), BASE_BAD_INPUT);
+    a.n_ranks = 1;
+    a.partials = lent + 1;
+    CHECK_STATUS(cuda_exchange_merge(NULL, port, &a, false), BASE_BAD_INPUT);
+    CHECK_STATUS(cuda_exchange_broadcast(NULL, port, (uint32_t *)lent, MAX_WORDS + 1, 0),
+                 BASE_BAD_INPUT);
+    CHECK_STATUS(cuda_exchange_broadcast(NULL, port, (uint32_t *)lent, 1, 1), BASE_BAD_INPUT);
+    world_close(w);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(every_word_is_what_the_op_makes_of_gathered_partials),
+        cmocka_unit_test(graphs_go_on_where_the_last_replay_ended),
+        cmocka_unit_test(a_missing_rank_is_named_and_nobody_hangs),
+        cmocka_unit_test(other_shapes_are_refused),
+    };
+    /* A rank that waits must not keep another from starting. */
+    (void)setenv("CUDA_DEVICE_MAX_CONNECTIONS", "32", 0);
+    (void)setenv("CUDA_MODULE_LOADING", "EAGER", 0);
+    return PARITY_CUDA_MAIN(tests);
+}

@@ -1,0 +1,351 @@
+/* tests/support/exchange_case.h - calls of exchange.h with what every word of their outputs is to be: what
+ * kern_cuda_merge makes of the same partials.  The ranks may be streams of one process, or processes. */
+#ifndef TESTS_SUPPORT_EXCHANGE_CASE_H
+#define TESTS_SUPPORT_EXCHANGE_CASE_H
+
+#include "kernels/cuda/cuda_ops.h"
+#include "kernels/cuda/exchange.h"
+#include "tests/support/page_fixture.h"
+#include "tests/support/parity_cuda.h"
+
+#define MAX_RANKS  CUDA_EXCHANGE_MAX_RANKS
+#define MAX_ROWS   1300
+#define MAX_WORDS  300
+#define MAX_CALLS  48
+#define N_SETS     3 /* of partials, which calls take in turn */
+#define GROUP      4 /* query heads of a KV head */
+#define DELAY_MAX  ((size_t)96 << 20)
+#define LIMIT_NS   4000000000
+#define BROADCAST  0 /* rows of a call that broadcasts */
+#define SET_STRIDE ((int64_t)MAX_ROWS * 129)
+
+typedef struct call {
+    int32_t rows; /* of the partials; BROADCAST: n_words from root */
+    bool split;
+    int32_t n_words, root;
+} call;
+
+typedef struct plan {
+    int32_t n_ranks, head_dim, n_heads;
+    bool formats;
+    call calls[MAX_CALLS];
+    int32_t n_calls;
+    int32_t n_replays;
+} plan;
+
+typedef struct exchange_case { /* what all ranks of a plan share */
+    const plan *p;
+    parity_device device;
+    kern_head_format *formats;
+    int32_t n_kv_heads;
+    void *delays;
+} exchange_case;
+
+typedef struct rank {
+    const exchange_case *x;
+    int32_t index;
+    cudaStream_t stream;
+    cuda_exchange_port port; /* the caller's to fill, before record */
+    float *out;              /* device: [n_calls][MAX_ROWS][D + 1] */
+    uint32_t *words;         /* device: [n_calls][MAX_WORDS] */
+    cudaGraphExec_t graph;
+    parity_device device;
+} rank;
+
+#define OK(expr) assert_int_equal((expr), cudaSuccess)
+
+static float *exchange_sets[N_SETS]; /* [MAX_RANKS][SET_STRIDE]: rows, then lse at MAX_ROWS * 128 */
+
+/* Normals, with rows that nobody has, ranks that are empty, NaN, and weights that underflow. */
+static inline float *make_set(int32_t set)
+{
+    float *x = parity_normals(700 + (uint64_t)set, MAX_RANKS * SET_STRIDE, 2.0);
+    for (int32_t i = 0; i < MAX_RANKS * MAX_ROWS; i++) {
+        const uint64_t dice = base_random_u64(PARITY_SEED, 800 + (uint64_t)set, (uint64_t)i) % 16;
+        const int32_t row = i % MAX_ROWS;
+        float *o = x + i / MAX_ROWS * SET_STRIDE + row * 128;
+        float *lse = x + i / MAX_ROWS * SET_STRIDE + MAX_ROWS * 128 + row;
+        if (row % 16 == set || dice == 0) {
+            *lse = -INFINITY;
+            o[3] = NAN;
+        } else if (dice == 1) {
+            *lse *= 1000.0f;
+        } else if (dice == 2 && set == 1) {
+            *lse = NAN;
+        } else if (dice == 3 && set == 2) {
+            memset(o, 0xff, 5 * sizeof *o); /* the mark itself */
+        }
+    }
+    return x;
+}
+
+/* Of a call: where a rank's place begins, 16-byte aligned. */
+static inline int64_t stride_of(const plan *p, const call *c)
+{
+    return ((int64_t)c->rows * (p->head_dim + 1) + 3) / 4 * 4;
+}
+
+/* The partials of a rank for call c in its place of all. */
+static inline void lay_out(const plan *p, int32_t c, int32_t r, float *all)
+{
+    const int32_t rows = p->calls[c].rows;
+    const int64_t n = (int64_t)rows * p->head_dim;
+    const float *x = exchange_sets[c % N_SETS] + r * SET_STRIDE;
+    float *to = all + r * stride_of(p, &p->calls[c]);
+    memcpy(to, x, (size_t)n * sizeof *to);
+    memcpy(to + n, x + MAX_ROWS * 128, (size_t)rows * sizeof *to);
+}
+
+static inline kern_merge_args args_of(const exchange_case *w, const call *c, const float *partials,
+                                      float *out)
+{
+    const plan *p = w->p;
+    const int32_t rows = c->split ? c->rows / p->n_ranks : c->rows;
+    const kern_merge_args a = {.partials = partials,
+                               .rank_stride = stride_of(p, c),
+                               .o = out,
+                               .lse = out + (int64_t)rows * p->head_dim,
+                               .n_ranks = p->n_ranks,
+                               .rows = c->rows,
+                               .head_dim = p->head_dim,
+                               .formats = w->formats,
+                               .n_heads = p->n_heads,
+                               .n_kv_heads = w->n_kv_heads};
+    return a;
+}
+
+/* What a rank is to have after call c: all rows that the op merges from gathered partials, or its heads of them. */
+static inline float *expected(const exchange_case *w, int32_t c, int32_t r)
+{
+    const plan *p = w->p;
+    const call *one = &p->calls[c];
+    const call whole = {.rows = one->rows};
+    const int64_t d = p->head_dim;
+    const int32_t heads = one->split ? p->n_heads / p->n_ranks : p->n_heads;
+    const int32_t rows = one->rows / p->n_heads * heads;
+    const int64_t n_all = p->n_ranks * stride_of(p, one);
+    float *all = parity_memory(n_all, sizeof *all);
+    float *out = parity_memory(one->rows * (d + 1), sizeof *out);
+
+    for (int32_t i = 0; i < p->n_ranks; i++) {
+        lay_out(p, c, i, all);
+    }
+    float *lent = on_device(all, (size_t)n_all * sizeof *all);
+    void *merged = on_device(out, (size_t)(one->rows * (d + 1)) * sizeof *out);
+    const kern_merge_args a = args_of(w, &whole, lent, merged);
+    CHECK_STATUS(kern_cuda_merge(NULL, &a), BASE_OK);
+    float *full = from_device(merged, one->rows * (d + 1));
+    for (int32_t row = 0; row < rows; row++) {
+        const int64_t from =
+            !one->split ? row : (int64_t)(row / heads) * p->n_heads + r * heads + row % heads;
+        memcpy(out + row * d, full + from * d, (size_t)d * sizeof *out);
+        out[rows * d + row] = full[one->rows * d + from];
+    }
+    free(full);
+    free(all);
+    OK(cudaFree(lent));
+    return out;
+}
+
+static inline void make_formats(exchange_case *w)
+{
+    const plan *p = w->p;
+    w->n_kv_heads = p->n_heads / GROUP;
+    if (!p->formats) {
+        return;
+    }
+    page_fixture *fx = parity_memory(w->n_kv_heads, sizeof *fx);
+    kern_head_format *formats = parity_memory(w->n_kv_heads, sizeof *formats);
+    uint16_t order[128];
+    for (int32_t d = 0; d < p->head_dim; d++) {
+        order[d] = (uint16_t)(d * 37 % p->head_dim);
+    }
+    for (int32_t h = 0; h < w->n_kv_heads; h++) {
+        const int32_t bits[2] = {3, 2 + h % 3};
+        page_fixture_init(&fx[h], p->head_dim, 2, bits, bits, h % 3 != 2, 3 + (uint64_t)h);
+        formats[h] = fx[h].format;
+        formats[h].v.order = h % 2 == 0 ? order : NULL;
+    }
+    w->formats = device_formats(&w->device, formats, w->n_kv_heads);
+    free(formats);
+    free(fx);
+}
+
+static inline void case_open(exchange_case *x, const plan *p)
+{
+    *x = (exchange_case){.p = p};
+    OK(cudaMalloc(&x->delays, DELAY_MAX));
+    make_formats(x);
+    for (int32_t i = 0; i < N_SETS && exchange_sets[i] == NULL; i++) {
+        exchange_sets[i] = make_set(i);
+    }
+}
+
+static inline void case_close(exchange_case *x)
+{
+    device_free(&x->device);
+    OK(cudaFree(x->delays));
+}
+
+static inline void rank_open(rank *k, const exchange_case *x, int32_t index)
+{
+    const plan *p = x->p;
+    const size_t n_out = (size_t)p->n_calls * MAX_ROWS * (size_t)(p->head_dim + 1);
+    *k = (rank){.x = x, .index = index};
+    OK(cudaStreamCreateWithFlags(&k->stream, cudaStreamNonBlocking));
+    OK(cudaMalloc((void **)&k->out, n_out * sizeof(float)));
+    OK(cudaMalloc((void **)&k->words, (size_t)p->n_calls * MAX_WORDS * sizeof(uint32_t)));
+}
+
+static inline void rank_close(rank *k)
+{
+    if (k->graph != NULL) {
+        OK(cudaGraphExecDestroy(k->graph));
+    }
+    device_free(&k->device);
+    OK(cudaFree(k->out));
+    OK(cudaFree(k->words));
+    OK(cudaStreamDestroy(k->stream));
+}
+
+/* The rank's own partials of a call on the device; the others' places are not to be read. */
+static inline float *lend_partials(rank *k, int32_t c)
+{
+    const plan *p = k->x->p;
+    const size_t n_bytes = (size_t)(p->n_ranks * stride_of(p, &p->calls[c])) * sizeof(float);
+    float *all = parity_memory((int64_t)n_bytes, 1);
+    memset(all, 0xff, n_bytes);
+    lay_out(p, c, k->index, all);
+    float *lent = device_copy(&k->device, all, n_bytes);
+    free(all);
+    return lent;
+}
+
+static inline void call_once(const rank *k, int32_t c, const float *partials)
+{
+    const plan *p = k->x->p;
+    const call *one = &p->calls[c];
+    if (one->rows == BROADCAST) {
+        CHECK_STATUS(cuda_exchange_broadcast(k->stream, &k->port, k->words + (int64_t)c * MAX_WORDS,
+                                             one->n_words, one->root),
+                     BASE_OK);
+        return;
+    }
+    const kern_merge_args a =
+        args_of(k->x, one, partials, k->out + (int64_t)c * MAX_ROWS * (p->head_dim + 1));
+    CHECK_STATUS(cuda_exchange_merge(k->stream, &k->port, &a, one->split), BASE_OK);
+}
+
+static inline uint32_t word_of(int32_t r, int32_t c, int32_t i)
+{
+    return (uint32_t)(r * 1000003 + c * 1009 + i * 7 + 1);
+}
+
+/* Calls of a rank in one graph, with pauses of any length between some of them. */
+static inline void record(rank *k)
+{
+    const plan *p = k->x->p;
+    cudaGraph_t graph = NULL;
+    float *partials[MAX_CALLS] = {NULL};
+    for (int32_t c = 0; c < p->n_calls; c++) {
+        partials[c] = p->calls[c].rows > 0 ? lend_partials(k, c) : NULL;
+    }
+    OK(cudaStreamBeginCapture(k->stream, cudaStreamCaptureModeThreadLocal));
+    for (int32_t c = 0; c < p->n_calls; c++) {
+        const uint64_t dice = base_random_u64(PARITY_SEED, 900 + (uint64_t)k->index, (uint64_t)c);
+        if (dice % 4 == 0) {
+            OK(cudaMemsetAsync(k->x->delays, 0, 1 + dice / 4 % DELAY_MAX, k->stream));
+        }
+        call_once(k, c, partials[c]);
+    }
+    OK(cudaStreamEndCapture(k->stream, &graph));
+    OK(cudaGraphInstantiate(&k->graph, graph, 0));
+    OK(cudaGraphDestroy(graph));
+    OK(cudaGraphUpload(
+        k->graph, k->stream)); /* else the launch might wait for ranks that wait for this one */
+    OK(cudaStreamSynchronize(k->stream));
+}
+
+/* Outputs that no call leaves as they are, and each rank's own words. */
+static inline void spoil(const rank *k)
+{
+    const plan *p = k->x->p;
+    uint32_t *words = parity_memory((int64_t)p->n_calls * MAX_WORDS, sizeof *words);
+    for (int32_t c = 0; c < p->n_calls; c++) {
+        for (int32_t i = 0; i < MAX_WORDS; i++) {
+            words[c * MAX_WORDS + i] = word_of(k->index, c, i);
+        }
+    }
+    OK(cudaMemcpy(k->words, words, (size_t)p->n_calls * MAX_WORDS * sizeof *words,
+                  cudaMemcpyHostToDevice));
+    OK(cudaMemset(k->out, 0x5a,
+                  (size_t)p->n_calls * MAX_ROWS * (size_t)(p->head_dim + 1) * sizeof(float)));
+    OK(cudaDeviceSynchronize());
+    free(words);
+}
+
+static inline void check_rank(const rank *k)
+{
+    const plan *p = k->x->p;
+    const int64_t slab = (int64_t)MAX_ROWS * (p->head_dim + 1);
+    float *out = parity_memory(slab, sizeof *out);
+    uint32_t words[MAX_WORDS];
+    for (int32_t c = 0; c < p->n_calls; c++) {
+        const call *one = &p->calls[c];
+        if (one->rows == BROADCAST) {
+            OK(cudaMemcpy(words, k->words + (int64_t)c * MAX_WORDS, sizeof words,
+                          cudaMemcpyDeviceToHost));
+            for (int32_t i = 0; i < MAX_WORDS; i++) {
+                assert_int_equal(words[i], word_of(i < one->n_words ? one->root : k->index, c, i));
+            }
+            continue;
+        }
+        const int64_t n =
+            (int64_t)(one->split ? one->rows / p->n_ranks : one->rows) * (p->head_dim + 1);
+        float *want = expected(k->x, c, k->index);
+        OK(cudaMemcpy(out, k->out + c * slab, (size_t)n * sizeof *out, cudaMemcpyDeviceToHost));
+        for (int64_t i = 0; i < n; i++) {
+            if (base_f32_bits(out[i]) != base_f32_bits(want[i])) {
+                fail_msg("rank %d of %d, call %d of %d rows: word %lld is %08x, want %08x",
+                         k->index, p->n_ranks, c, one->rows, (long long)i, base_f32_bits(out[i]),
+                         base_f32_bits(want[i]));
+            }
+        }
+        free(want);
+    }
+    free(out);
+}
+
+static inline void add_call(plan *p, int32_t rows, bool split)
+{
+    p->calls[p->n_calls++] = (call){.rows = rows, .split = split};
+}
+
+static inline void add_broadcast(plan *p, int32_t n_words, int32_t root)
+{
+    p->calls[p->n_calls++] = (call){.rows = BROADCAST, .n_words = n_words, .root = root};
+}
+
+/* Few and many rows by turns, so that each row has its own count of turns; calls of up to max_tokens tokens. */
+static inline plan plan_of(int32_t n_ranks, int32_t head_dim, int32_t n_heads, bool formats,
+                           int32_t max_tokens)
+{
+    static const int32_t tokens[] = {1, 2, 1, 5, 1, 1, 40, 3, 1, 9, 1, 2};
+    plan p = {.n_ranks = n_ranks,
+              .head_dim = head_dim,
+              .n_heads = n_heads,
+              .formats = formats,
+              .n_replays = 3};
+    for (int32_t i = 0; i < 12; i++) {
+        const int32_t n = tokens[i] < max_tokens ? tokens[i] : max_tokens;
+        const int32_t n_split = tokens[11 - i] < max_tokens ? tokens[11 - i] : max_tokens;
+        add_call(&p, n * n_heads, false);
+        add_broadcast(&p, i % 4 == 3 ? MAX_WORDS : 1 + i * 9, i % n_ranks);
+        if (n_heads % n_ranks == 0) {
+            add_call(&p, n_split * n_heads, true);
+        }
+    }
+    return p;
+}
+
+#endif /* TESTS_SUPPORT_EXCHANGE_CASE_H */
