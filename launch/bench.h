@@ -50,7 +50,7 @@ typedef struct bench_options {
     int32_t n_threads;         /* entries of threads */
     cpu_isa paths[CPU_N_ISAS]; /* attention, prefill: of the CPU kernels, side by side */
     int32_t n_paths;
-    int32_t n_ranks; /* step */
+    int32_t n_ranks; /* step, merge */
     int64_t context; /* pack: of blocks that are filled at once */
     int32_t batch;
     int32_t n_queries; /* of a sequence, after its context: 1 is decode */
@@ -85,6 +85,10 @@ BASE_MUST_CHECK base_status bench_attention(const bench_options *o, const base_a
 /* The page writer of one layer on as many blocks as the context has.  Errors: as bench_attention. */
 BASE_MUST_CHECK base_status bench_pack(const bench_options *o, const base_alloc *mem,
                                        json_t **json_out);
+/* The exchange of a layer between ranks that are processes, which mpirun starts, over every transport that they have:
+ * *json_out is what worker/bench found.  Errors: UNAVAILABLE (the ranks failed, and said why), IO, NOT_FOUND. */
+BASE_MUST_CHECK base_status bench_merge(const bench_options *o, const base_alloc *mem,
+                                        json_t **json_out);
 /* A prompt and then decode steps of a model, op by op; ranks are threads of this process.
  * Errors: those of the parts. */
 BASE_MUST_CHECK base_status bench_step(const bench_options *o, const base_alloc *mem,

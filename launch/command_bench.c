@@ -10,6 +10,7 @@
 #define MAX_CONTEXT (1 << 23)
 #define MAX_CHUNK   8192
 #define MAX_QUERIES (1 << 16)
+#define MERGE_RANKS 2
 
 static const struct {
     const char *name;
@@ -18,7 +19,7 @@ static const struct {
 
 #define SHAPES "llama-8b, qwen-3b, demo"
 
-typedef enum kind { ATTENTION, PREFILL, PACK, STEP, N_KINDS } kind;
+typedef enum kind { ATTENTION, PREFILL, PACK, STEP, MERGE, N_KINDS } kind;
 
 /* Each with what it takes where nothing is given. */
 static const struct {
@@ -33,9 +34,10 @@ static const struct {
     [PACK] = {"pack", bench_pack, "bf16;tq:k=4,v=4;tq:k=3,v=3;tq:k=2,v=2;block-gtq:k=3,v=3", "1",
               65536},
     [STEP] = {"step", bench_step, "tq:k=3,v=3", "1", 8192},
+    [MERGE] = {"merge", bench_merge, "bf16", "1", 0},
 };
 
-#define KINDS "attention, prefill, pack, step"
+#define KINDS "attention, prefill, pack, step, merge"
 
 typedef struct settings { /* as given */
     const char *what, *shape, *kv, *threads, *paths, *device, *model, *fill;
@@ -142,27 +144,30 @@ static base_status options_of(settings *s, kind what, bench_options *o)
     lists l = {s, o};
 
     BASE_TRY(st, out, take_shape(s, o));
-    const bool threads = s->ranks > 1; /* as which ranks of a bench compute on the CPU */
+    const int32_t n_ranks = s->ranks != 0 ? s->ranks : what == MERGE ? MERGE_RANKS : 1;
+    const bool threads = what != MERGE && n_ranks > 1; /* as which ranks compute on the CPU */
     BASE_TRY(st, out,
              kern_device_choose(s->device == NULL && threads ? "cpu" : s->device, &o->device));
     if (threads && o->device == KERN_DEVICE_CUDA) {
         st = BASE_FAIL(BASE_BAD_INPUT,
                        "--device cuda with %d ranks: ranks of a bench are threads on the CPU",
-                       s->ranks);
+                       n_ranks);
         goto out;
     }
-    o->n_ranks = s->ranks;
+    o->n_ranks = n_ranks;
     o->context = s->context != 0 ? s->context : kinds[what].context;
     o->batch = s->batch;
     o->synthetic = s->fill != NULL ? strcmp(s->fill, "synthetic") == 0 : what != STEP;
     o->n_queries = what == PREFILL ? s->queries : 1;
     o->prefill_chunk = s->prefill_chunk;
-    o->seconds = s->seconds >= 0.0 ? s->seconds : o->device == KERN_DEVICE_CUDA ? 0.2 : 10.0;
+    o->seconds = s->seconds >= 0.0                                ? s->seconds
+                 : o->device == KERN_DEVICE_CUDA || what == MERGE ? 0.2
+                                                                  : 10.0;
     o->model = s->model;
     BASE_TRY(st, out,
              bench_list(s->kv != NULL ? s->kv : kinds[what].policies, ';', &l, take_policy));
     BASE_TRY(st, out, take_cpu(s, what, &l));
-    if (what != STEP && !o->synthetic) {
+    if (what != STEP && what != MERGE && !o->synthetic) {
         st = BASE_FAIL(BASE_BAD_INPUT, "bench %s fills pages with --fill synthetic",
                        kinds[what].name);
     } else if (what == STEP && (o->n_policies != 1 || o->n_threads != 1)) {
@@ -277,8 +282,57 @@ static void print_step(const json_t *root)
     }
 }
 
+/* A line of the table ends where another transport, link or mode begins. */
+static bool begins_line(const json_t *r, const json_t *last)
+{
+    static const char *const keys[] = {"transport", "what", "mode"};
+    for (size_t i = 0; i < sizeof keys / sizeof keys[0]; i++) {
+        if (last == NULL ||
+            !json_equal(json_object_get(r, keys[i]), json_object_get(last, keys[i]))) {
+            return true;
+        }
+    }
+    return false;
+}
+
+static void print_merge(const json_t *root)
+{
+    const json_t *results = json_object_get(root, "results");
+    const json_t *first = json_array_get(results, 0);
+    const json_t *last = NULL;
+    size_t i = 0;
+    const json_t *r = NULL;
+    (void)printf(
+        "%.0f ranks on %.0f GPUs, chains of %.0f; us of a link, median / p99, largest of all "
+        "ranks\n\n%-20s",
+        real_of(root, "ranks"), real_of(root, "gpus"), real_of(root, "length"), "bytes");
+    json_array_foreach(results, i, r)
+    {
+        if (i > 0 && begins_line(r, first)) {
+            break;
+        }
+        (void)printf(" %15.0f", real_of(r, "bytes"));
+    }
+    json_array_foreach(results, i, r)
+    {
+        if (begins_line(r, last)) {
+            (void)printf("\n%-6s %-7s %-5s", json_string_value(json_object_get(r, "transport")),
+                         json_string_value(json_object_get(r, "what")),
+                         json_string_value(json_object_get(r, "mode")));
+        }
+        (void)printf(" %7.2f/%7.2f", real_of(r, "p50_us"), real_of(r, "p99_us"));
+        last = r;
+    }
+    (void)printf("\n");
+    json_array_foreach(json_object_get(root, "absent"), i, r)
+    {
+        (void)printf("no %s: %s\n", json_string_value(json_object_get(r, "transport")),
+                     json_string_value(json_object_get(r, "why")));
+    }
+}
+
 static const base_option table[] = {
-    {NULL, 0, "attention|prefill|pack|step", "", BASE_OPTION_CHOICE(settings, what, KINDS),
+    {NULL, 0, "attention|prefill|pack|step|merge", "", BASE_OPTION_CHOICE(settings, what, KINDS),
      .needed = true},
     {"shape", 0, "NAME", SHAPES, BASE_OPTION_CHOICE(settings, shape, SHAPES)},
     {"heads", 0, "H", "query heads, instead of --shape", BASE_OPTION_I32(settings, heads, 1, 1024)},
@@ -299,24 +353,23 @@ static const base_option table[] = {
     {"paths", 0, "PATH,..",
      "attention, prefill: code for plain, avx2, avx512 side by side (the best)",
      BASE_OPTION_TEXT(settings, paths)},
-    {"ranks", 0, "N", "step: ranks, as threads",
+    {"ranks", 0, "N", "step: ranks, as threads (1); merge: as processes (2)",
      BASE_OPTION_I32(settings, ranks, 1, BENCH_MAX_RANKS)},
     {"model", 0, "DIR", "step: model folder", BASE_OPTION_TEXT(settings, model)},
     {"prefill-chunk", 0, "C", "step: tokens of a chunk",
      BASE_OPTION_I32(settings, prefill_chunk, 1, MAX_CHUNK)},
-    {"seconds", 0, "S", "attention, prefill: how long to measure",
+    {"seconds", 0, "S", "attention, prefill: how long to measure; merge: each line",
      BASE_OPTION_REAL(settings, seconds, 0, 600)},
     {"device", 0, "DEVICE", "cpu or cuda (a GPU if there is one)",
      BASE_OPTION_CHOICE(settings, device, "cpu, cuda")},
     {"json", 0, NULL, "one JSON object", BASE_OPTION_FLAG(settings, json)},
 };
-static const base_command command = {"ropewalk bench", "attention|prefill|pack|step [options]",
-                                     BASE_OPTIONS(table)};
+static const base_command command = {
+    "ropewalk bench", "attention|prefill|pack|step|merge [options]", BASE_OPTIONS(table)};
 
 int command_bench(int argc, const char **argv)
 {
     settings s = {.batch = 1,
-                  .ranks = 1,
                   .queries = 32768,
                   .prefill_chunk = 512,
                   .seconds = -1.0,
@@ -341,6 +394,8 @@ int command_bench(int argc, const char **argv)
         (void)printf("\n");
     } else if (what == STEP) {
         print_step(root);
+    } else if (what == MERGE) {
+        print_merge(root);
     } else if (what == PACK) {
         print_pack(root);
     } else {

@@ -1,14 +1,16 @@
 """`ropewalk bench`: its fields, its sums, its errors.  No figure is judged: the machine is shared."""
 import json
+import os
 import subprocess
 import unittest
 
 import harness
-from harness import BIN, MODEL
+from harness import BIN, MODEL, MPI_ENVIRONMENT
 
 
 def run(*arguments):
-    return subprocess.run([f"{BIN}/ropewalk", "bench", *arguments], capture_output=True, timeout=100)
+    return subprocess.run([f"{BIN}/ropewalk", "bench", *arguments], capture_output=True, timeout=100,
+                          env={**os.environ, **MPI_ENVIRONMENT})
 
 
 class Bench(unittest.TestCase):
@@ -68,12 +70,25 @@ class Bench(unittest.TestCase):
                 self.assertTrue({"attention", "gemm", "norm", "turns", "append", "pack", "merge", "exchange", "other"} == set(shares))
                 self.assertGreater(shares["gemm"], 0)
 
+    def test_merge_times_dependent_exchanges_of_ranks(self):
+        done = run("merge", "--ranks", "2", "--seconds", "0", "--device", "cpu", "--json")
+        self.assertEqual(done.returncode, 0, done.stderr)
+        report = json.loads(done.stdout)
+        self.assertEqual((report["ranks"], report["gpus"], report["absent"]), (2, 0, []))
+        sizes = [4, 8, 16, 32, 64, 256, 2048]
+        lines = [("none", "nothing"), ("mpi", "merge"), ("mpi", "bare")]
+        self.assertEqual([(r["transport"], r["what"], r["mode"], r["rows"]) for r in report["results"]],
+                         [(*line, "eager", rows) for line in lines for rows in sizes])
+        for r in report["results"]:
+            self.assertEqual(r["bytes"], r["rows"] * 129 * 4)
+            self.assertTrue(0 < r["p50_us"] <= r["p99_us"], r)
+
     def test_errors_name_what_is_wrong(self):
         for arguments, names in ((("fly",), "fly"), (("attention", "--shape", "huge"), "huge"),
                                  (("attention", "--kv", "tq:k=9"), "k is 9"), (("attention", "--device", "tpu"), "tpu"),
                                  (("step", "--threads", "1,2"), "one policy"), (("step", "--ranks", "0"), "--ranks is 0"),
                                  (("attention", "--device", "cpu", "--paths", "mmx"), "mmx"),
-                                 (("pack", "--threads", "1,2", "--device", "cpu"), "one number"), ((), "attention|prefill|pack|step is missing")):
+                                 (("pack", "--threads", "1,2", "--device", "cpu"), "one number"), ((), "attention|prefill|pack|step|merge is missing")):
             done = run(*arguments)
             self.assertEqual(done.returncode, 2, done.stderr)
             self.assertIn(names, done.stderr.decode())

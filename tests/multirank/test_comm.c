@@ -2,7 +2,7 @@
  *   test_comm exact     collectives give every rank the right bytes
  *   test_comm silent    the last rank stays silent: the others report it in time
  * mpirun stops all ranks when one fails. */
-#include "kernels/comm/comm.h"
+#include "kernels/comm/comm_merge.h"
 
 #include "base/alloc.h"
 #include "base/clock.h"
@@ -115,6 +115,49 @@ static void bad_arguments_are_refused_without_a_collective(void **state)
     CHECK_STATUS(comm_broadcast(the_comm, &byte, 1, 0, TIMEOUT_MS), BASE_OK);
 }
 
+/* Of rank r: o [ROWS][DIM], then lse [ROWS]. */
+enum { ROWS = 5, DIM = 64, PARTIAL = ROWS * (DIM + 1) };
+
+static void fill_partial(float *x, int32_t rank)
+{
+    for (int32_t i = 0; i < PARTIAL; i++) {
+        x[i] = (float)((i * 7 + rank * 5) % 23) * 0.25f - 2.0f;
+    }
+}
+
+static void merge_is_the_op_on_the_partials_of_all_ranks(void **state)
+{
+    (void)state;
+    kern_ctx *ctx = NULL;
+    const int32_t rank = comm_rank(the_comm);
+    const int32_t n_ranks = comm_size(the_comm);
+    float *gathered = calloc((size_t)n_ranks, PARTIAL * sizeof(float));
+    float *own = calloc((size_t)n_ranks, PARTIAL * sizeof(float));
+    float want[ROWS * DIM];
+    float got[ROWS * DIM];
+    assert_non_null(gathered);
+    assert_non_null(own);
+    CHECK_STATUS(kern_ctx_create_cpu(1, &base_heap, &ctx), BASE_OK);
+    for (int32_t r = 0; r < n_ranks; r++) {
+        fill_partial(gathered + r * PARTIAL, r);
+    }
+    fill_partial(own + rank * PARTIAL, rank);
+    kern_merge_args args = {.partials = gathered,
+                            .rank_stride = PARTIAL,
+                            .o = want,
+                            .n_ranks = n_ranks,
+                            .rows = ROWS,
+                            .head_dim = DIM};
+    CHECK_STATUS(kern_merge(ctx, &args), BASE_OK);
+    args.partials = own;
+    args.o = got;
+    CHECK_STATUS(comm_merge(the_comm, ctx, &args, TIMEOUT_MS), BASE_OK);
+    assert_memory_equal(got, want, sizeof got);
+    kern_ctx_destroy(ctx);
+    free(own);
+    free(gathered);
+}
+
 /* The last rank sleeps past everybody's deadline. */
 static void a_silent_rank_is_reported_in_time_and_for_good(void **state)
 {
@@ -142,6 +185,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(ranks_know_who_they_are),
         cmocka_unit_test(broadcast_reaches_every_rank_from_every_root),
         cmocka_unit_test(all_gather_collects_every_rank_in_place_too),
+        cmocka_unit_test(merge_is_the_op_on_the_partials_of_all_ranks),
         cmocka_unit_test(bad_arguments_are_refused_without_a_collective),
     };
     const struct CMUnitTest silent[] = {
