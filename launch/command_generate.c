@@ -163,7 +163,7 @@ static const base_option table[] = {
      BASE_OPTION_I32(generate_options, ranks, 1, LOCAL_MAX_RANKS)},
     {"device", 0, "DEVICE", "with --model: cpu or cuda (GPUs if there is one for each rank)",
      BASE_OPTION_CHOICE(generate_options, device, "cpu, cuda")},
-    {"merge", 0, "TRANSPORT", "with --model: how ranks exchange partials, mpi or nccl-ag",
+    {"merge", 0, "TRANSPORT", "with --model: how ranks exchange partials, mpi, nccl-ag or lsa",
      BASE_OPTION_TEXT(generate_options, merge)},
     {"share-gpu", 0, NULL, "with --model: ranks may share a GPU: slow, for tests",
      BASE_OPTION_FLAG(generate_options, share_gpu)},

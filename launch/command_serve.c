@@ -41,7 +41,7 @@ static const base_option table[] = {
     {"ranks", 0, "N", "MPI ranks", BASE_OPTION_I32(serve_settings, ranks, 1, LOCAL_MAX_RANKS)},
     {"device", 0, "DEVICE", "cpu or cuda (GPUs if there is one for each rank)",
      BASE_OPTION_CHOICE(serve_settings, device, "cpu, cuda")},
-    {"merge", 0, "TRANSPORT", "how ranks exchange partials: mpi on CPUs, nccl-ag on GPUs",
+    {"merge", 0, "TRANSPORT", "how ranks exchange partials: mpi on CPUs, nccl-ag or lsa on GPUs",
      BASE_OPTION_TEXT(serve_settings, merge)},
     {"share-gpu", 0, NULL, "ranks may share a GPU: slow, for tests",
      BASE_OPTION_FLAG(serve_settings, share_gpu)},

@@ -1,5 +1,6 @@
 /* ropewalk-worker: one rank of a group.  Boot, step loop, exit code. */
 #include "base/log.h"
+#include "kernels/comm/comm_lsa.h"
 #include "kernels/comm/comm_nccl.h"
 #include "kernels/cpu/cpu_library.h"
 #include "kernels/device.h"
@@ -13,6 +14,7 @@
 #include "worker/engine/attach.h"
 #include "worker/engine/engine.h"
 #include "worker/engine/options.h"
+#include "worker/engine/plan.h"
 #include "worker/model/resident.h"
 
 #include <math.h>
@@ -20,13 +22,15 @@
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/time.h>
 #include <unistd.h>
 
 #define EXIT_USAGE       2
 #define FAREWELL_SECONDS 3
 #define ABORT_US         500000
-#define HOST_FRACTION    0.3 /* of the free memory, for the cache */
+#define LSA_LIMIT_MS     5000 /* the watchman is earlier, but for a first step */
+#define HOST_FRACTION    0.3  /* of the free memory, for the cache */
 #define GPU_FRACTION     0.9
 
 static volatile sig_atomic_t stop_wanted;
@@ -122,6 +126,24 @@ out:
     return st;
 }
 
+/* The one-shot exchange in front of what there is, where all ranks reach each other's memory. */
+static base_status add_lsa(rank *r)
+{
+    const comm_lsa_options options = {.host = r->ranks,
+                                      .ctx = r->ctx,
+                                      .tensors = r->tensors,
+                                      .head_dim = r->model->config.head_dim,
+                                      .max_rows = COMM_LSA_MAX_ROWS,
+                                      .max_words = PLAN_MAX_SEQS,
+                                      .limit_ms = LSA_LIMIT_MS};
+    const base_status st = comm_lsa_create(&options, &base_heap, &r->tensors);
+    if (st == BASE_UNAVAILABLE) {
+        BASE_WARN("--merge lsa, but exchange by %s: %s", comm_name(r->tensors), base_last_error());
+        return BASE_OK;
+    }
+    return st;
+}
+
 /* Of the kind that the seats decided. */
 static base_status make_context(rank *r, int32_t n_threads, const worker_options *options)
 {
@@ -134,7 +156,10 @@ static base_status make_context(rank *r, int32_t n_threads, const worker_options
     if (on_gpu && r->world.n_ranks > 1) {
         const comm_nccl_options nccl = {
             .host = r->ranks, .ctx = r->ctx, .who = r->seat.who, .shared_gpu = options->share_gpu};
-        st = comm_nccl_create(&nccl, &base_heap, &r->tensors);
+        BASE_TRY(st, out, comm_nccl_create(&nccl, &base_heap, &r->tensors));
+        if (strcmp(r->seat.merge, "lsa") == 0) {
+            st = add_lsa(r);
+        }
     } else {
         r->tensors = r->ranks;
     }

@@ -6,6 +6,7 @@
 #define KERNELS_COMM_COMM_BACKEND_H
 
 #include "kernels/comm/comm.h"
+#include "kernels/op_merge.h"
 
 #include <stdbool.h>
 
@@ -18,6 +19,9 @@ typedef struct comm_backend {
     const base_alloc *(*memory)(comm *c); /* NULL, like the next two: there is nothing to it */
     base_status (*look)(comm *c);         /* any thread */
     void (*abort)(comm *c);               /* any thread */
+    /* Of comm_merge.h.  NULL: an all-gather and the op do it, as they do what can_merge refuses. */
+    bool (*can_merge)(const comm *c, const kern_merge_args *args);
+    base_status (*merge)(comm *c, const kern_merge_args *args);
 } comm_backend;
 
 struct comm { /* first member of a transport's own struct */

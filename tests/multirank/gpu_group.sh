@@ -1,8 +1,9 @@
 #!/bin/bash
 # A group of three ranks on GPUs, which they share where there are fewer: the tokens of one rank, and how it ends when a
 # rank is killed or stopped in decode.
-# usage: gpu_group.sh BIN    from the root of the checkout; 77 where there is no GPU
+# usage: gpu_group.sh BIN TRANSPORT    from the root of the checkout; 77 where there is no GPU
 bin=$1
+merge="--merge $2"
 model=models/demo
 ranks=3
 work=$(mktemp -d)
@@ -28,7 +29,7 @@ fi
 
 # ---- tokens ----
 tokens() { # ranks, options
-    "$bin/ropewalk" generate --model $model --ranks "$@" --device cuda --kv tq:k=4,v=4 --max-context 2048 \
+    "$bin/ropewalk" generate --model $model --ranks "$@" --device cuda $merge --kv tq:k=4,v=4 --max-context 2048 \
         --prompt "Once upon a time" --temperature 0 --max-new-tokens 48 --json --log "$work/generate.log" |
         sed -nE 's/.*"tokens": (\[[^]]*\]).*/\1/p'
 }
@@ -60,7 +61,7 @@ named() { # program, of the pids that are read
 }
 
 fault() { # signal, most milliseconds until all ranks are gone
-    "$bin/ropewalk" serve --model $model --ranks $ranks --device cuda $share --max-context 4096 --listen 127.0.0.1:0 \
+    "$bin/ropewalk" serve --model $model --ranks $ranks --device cuda $merge $share --max-context 4096 --listen 127.0.0.1:0 \
         >"$work/serve.log" 2>&1 &
     serve=$!
     for _ in $(seq 600); do

@@ -1,6 +1,6 @@
 /* The step loop on N ranks makes the tokens that it makes on one.
  *
- * usage: mpirun -n N multirank.test_engine short|ways|needle|long|lost [cuda]
+ * usage: mpirun -n N multirank.test_engine short|ways|needle|long|lost [cuda|lsa]
  *
  *   short    prompts of 1 to 513 tokens: every test, one way of running for each policy
  *   ways     the same prompts, every way for every policy
@@ -8,6 +8,7 @@
  *   long     all prompts, every way
  *   lost     a rank hangs
  *   cuda     on GPUs; ranks share them where there are fewer GPUs than ranks.  Skips where there is none
+ *   lsa      the same with the one-shot exchange
  *
  * Nothing is hard-coded: rank 0 first runs every prompt alone, without the others, and that is the
  * reference, on prompts whose two most likely tokens are far enough apart at each step. */
@@ -16,6 +17,7 @@
 #include "base/clock.h"
 #include "base/json.h"
 #include "base/log.h"
+#include "kernels/comm/comm_lsa.h"
 #include "kernels/comm/comm_nccl.h"
 #include "kernels/device.h"
 #include "kvshard/calibration.h"
@@ -522,13 +524,29 @@ out:
     return st;
 }
 
+static base_status start_with_lsa(void)
+{
+    base_status st = BASE_OK;
+    BASE_TRY(st, out, start_on_gpu());
+    const comm_lsa_options options = {.host = the.all,
+                                      .ctx = the.ctx,
+                                      .tensors = the.tensors,
+                                      .head_dim = the.model->config.head_dim,
+                                      .max_rows = 64, /* longer steps go by NCCL */
+                                      .max_words = 64,
+                                      .limit_ms = 20000};
+    st = comm_lsa_create(&options, &base_heap, &the.tensors);
+out:
+    return st;
+}
+
 static base_status start_on_cpu(void)
 {
     the.tensors = the.all;
     return kern_ctx_create_cpu(1, &base_heap, &the.ctx);
 }
 
-static bool start(bool on_gpu)
+static bool start(const char *where)
 {
     const boot_launch launch = {NULL, NULL, NULL};
     base_log_init("test", BASE_LOG_ERROR);
@@ -536,7 +554,9 @@ static bool start(bool on_gpu)
         comm_mpi_create(&base_heap, &the.all) != BASE_OK ||
         comm_self_create(&base_heap, &the.self) != BASE_OK ||
         model_open(MODEL, &base_heap, &the.model) != BASE_OK ||
-        (on_gpu ? start_on_gpu() : start_on_cpu()) != BASE_OK) {
+        (strcmp(where, "cuda") == 0  ? start_on_gpu()
+         : strcmp(where, "lsa") == 0 ? start_with_lsa()
+                                     : start_on_cpu()) != BASE_OK) {
         (void)fprintf(stderr, "%s\n", base_last_error());
         return false;
     }
@@ -546,7 +566,7 @@ static bool start(bool on_gpu)
 int main(int argc, char **argv)
 {
     const char *mode = argc >= 2 ? argv[1] : "";
-    const bool on_gpu = argc == 3 && strcmp(argv[2], "cuda") == 0;
+    const char *where = argc == 3 ? argv[2] : "";
     const struct CMUnitTest policies[] = {
         cmocka_unit_test(any_number_of_ranks_gives_the_tokens_of_one_bf16),
         cmocka_unit_test(any_number_of_ranks_gives_the_tokens_of_one_tq44),
@@ -565,11 +585,11 @@ int main(int argc, char **argv)
     the.with_lengths = strcmp(mode, "needle") != 0;
     the.all_ways = strcmp(mode, "ways") == 0 || strcmp(mode, "long") == 0;
     the.needle = strcmp(mode, "needle") == 0 || strcmp(mode, "long") == 0 ? "long" : "short";
-    if (on_gpu && kern_gpu_count() == 0) {
+    if (where[0] != '\0' && kern_gpu_count() == 0) {
         printf("SKIP: no CUDA device\n");
         return TEST_SKIPPED;
     }
-    if (!start(on_gpu)) {
+    if (!start(where)) {
         return EXIT_FAILURE;
     }
     if (strcmp(mode, "lost") == 0) {

@@ -13,13 +13,14 @@
 struct chain {
     chain_options o;
     base_alloc mem;
-    float *partials; /* [N][max_rows * (D + 1)] */
-    float *merged;   /* [max_rows, D] */
-    float *weight;   /* [D] ones */
-    double *us;      /* [CHAIN_MAX_RUNS] */
-    double *all;     /* [N][2] */
+    const base_alloc *exchanged; /* whose memory partials are */
+    float *partials;             /* [N][max_rows * (D + 1)] */
+    float *merged;               /* [max_rows, D] */
+    float *weight;               /* [n_weights] ones */
+    int32_t n_weights;
+    double *us;  /* [CHAIN_MAX_RUNS] */
+    double *all; /* [N][2] */
     /* of the chain that is timed */
-    comm *tensors;
     chain_link link;
     int32_t rows;
 };
@@ -37,7 +38,7 @@ void chain_destroy(chain *c)
     }
     const base_alloc *mirror = kern_mirror(c->o.ctx);
     const base_alloc mem = c->mem;
-    mirror->put(mirror->ctx, c->partials);
+    c->exchanged->put(c->exchanged->ctx, c->partials);
     mirror->put(mirror->ctx, c->merged);
     mirror->put(mirror->ctx, c->weight);
     mem.put(mem.ctx, c->us);
@@ -55,7 +56,20 @@ static float *place_of(const chain *c, int32_t rank)
     return c->partials + rank * stride_of(c);
 }
 
-/* Rows that differ, and lse near each other, so that every rank counts. */
+/* y [rows, cols] is x with rows of length 1. */
+static base_status norm(const chain *c, const float *x, float *y, int32_t rows, int32_t cols)
+{
+    const kern_rmsnorm_args args = {.x = x,
+                                    .weight = c->weight,
+                                    .y = y,
+                                    .rows = rows,
+                                    .cols = cols,
+                                    .eps = 1e-6f,
+                                    .dtype = BASE_F32};
+    return kern_rmsnorm(c->o.ctx, &args);
+}
+
+/* Rows that differ, and lse near each other, so that every rank counts; by ops, since partials are no mirror. */
 static base_status fill(chain *c)
 {
     base_status st = BASE_OK;
@@ -63,13 +77,12 @@ static base_status fill(chain *c)
     const int64_t n = (int64_t)c->rows * CHAIN_HEAD_DIM;
     float *mine = place_of(c, rank);
     for (int64_t i = 0; i < n; i++) {
-        mine[i] = (float)((i * 7 + rank) % 23) * 0.125f - 1.0f;
+        c->merged[i] = (float)((i * 7 + rank) % 23) * 0.125f - 1.0f;
     }
-    for (int32_t i = 0; i < c->rows; i++) {
-        mine[n + i] = (float)((i + rank) % 5) * 0.25f;
-    }
-    BASE_TRY(st, out, kern_send(c->o.ctx, mine, (size_t)stride_of(c) * sizeof *mine));
-    st = kern_send(c->o.ctx, c->weight, CHAIN_HEAD_DIM * sizeof *c->weight);
+    BASE_TRY(st, out, kern_send(c->o.ctx, c->weight, (size_t)c->n_weights * sizeof *c->weight));
+    BASE_TRY(st, out, kern_send(c->o.ctx, c->merged, (size_t)n * sizeof *c->merged));
+    BASE_TRY(st, out, norm(c, c->merged, mine, c->rows, CHAIN_HEAD_DIM));
+    st = norm(c, c->merged, mine + n, 1, c->rows);
 out:
     return st;
 }
@@ -86,10 +99,13 @@ base_status chain_create(const chain_options *options, const base_alloc *mem, ch
         return BASE_FAIL(BASE_NO_MEMORY, "chain");
     }
     *c = (chain){.o = *options, .mem = *mem};
-    c->partials = mirror->get(mirror->ctx,
-                              (size_t)n_ranks * (size_t)options->max_rows * (row + sizeof(float)));
+    c->exchanged = options->tensors == NULL ? NULL : comm_memory(options->tensors);
+    c->exchanged = c->exchanged == NULL ? kern_memory(options->ctx) : c->exchanged;
+    c->partials = c->exchanged->get(c->exchanged->ctx, (size_t)n_ranks * (size_t)options->max_rows *
+                                                           (row + sizeof(float)));
+    c->n_weights = options->max_rows > CHAIN_HEAD_DIM ? options->max_rows : CHAIN_HEAD_DIM;
     c->merged = mirror->get(mirror->ctx, (size_t)options->max_rows * row);
-    c->weight = mirror->get(mirror->ctx, row);
+    c->weight = mirror->get(mirror->ctx, (size_t)c->n_weights * sizeof *c->weight);
     c->us = mem->get(mem->ctx, CHAIN_MAX_RUNS * sizeof *c->us);
     c->all = mem->get(mem->ctx, (size_t)n_ranks * 2 * sizeof *c->all);
     if (c->partials == NULL || c->merged == NULL || c->weight == NULL || c->us == NULL ||
@@ -97,7 +113,7 @@ base_status chain_create(const chain_options *options, const base_alloc *mem, ch
         st = BASE_FAIL(BASE_NO_MEMORY, "chain of %d rows", options->max_rows);
         goto out;
     }
-    for (int32_t i = 0; i < CHAIN_HEAD_DIM; i++) {
+    for (int32_t i = 0; i < c->n_weights; i++) {
         c->weight[i] = 1.0f;
     }
     *chain_out = c;
@@ -107,25 +123,13 @@ out:
     return st;
 }
 
-/* The next rows of this rank from x, which the exchange has made. */
-static base_status norm(const chain *c, const float *x)
-{
-    const kern_rmsnorm_args args = {.x = x,
-                                    .weight = c->weight,
-                                    .y = place_of(c, comm_rank(c->o.host)),
-                                    .rows = c->rows,
-                                    .cols = CHAIN_HEAD_DIM,
-                                    .eps = 1e-6f,
-                                    .dtype = BASE_F32};
-    return kern_rmsnorm(c->o.ctx, &args);
-}
-
 static base_status run_link(chain *c)
 {
     base_status st = BASE_OK;
     const int32_t rank = comm_rank(c->o.host);
     const int32_t n_ranks = comm_size(c->o.host);
-    const float *mine = place_of(c, rank);
+    float *const mine = place_of(c, rank);
+    const float *made = mine;
     const kern_merge_args args = {.partials = c->partials,
                                   .rank_stride = stride_of(c),
                                   .o = c->merged,
@@ -135,17 +139,17 @@ static base_status run_link(chain *c)
     switch (c->link) {
     case CHAIN_BARE:
         BASE_TRY(st, out,
-                 comm_all_gather(c->tensors, mine, c->partials, (size_t)stride_of(c) * sizeof *mine,
-                                 TIMEOUT_MS));
-        mine = place_of(c, (rank + 1) % n_ranks);
+                 comm_all_gather(c->o.tensors, mine, c->partials,
+                                 (size_t)stride_of(c) * sizeof *mine, TIMEOUT_MS));
+        made = place_of(c, (rank + 1) % n_ranks);
         break;
     case CHAIN_MERGE:
-        BASE_TRY(st, out, comm_merge(c->tensors, c->o.ctx, &args, TIMEOUT_MS));
-        mine = c->merged;
+        BASE_TRY(st, out, comm_merge(c->o.tensors, c->o.ctx, &args, TIMEOUT_MS));
+        made = c->merged;
         break;
     default: break;
     }
-    st = norm(c, mine);
+    st = norm(c, made, mine, c->rows, CHAIN_HEAD_DIM);
 out:
     return st;
 }
@@ -202,14 +206,12 @@ out:
     return st;
 }
 
-base_status chain_time(chain *c, comm *tensors, chain_link link, int32_t rows, bool graph,
-                       chain_times *times_out)
+base_status chain_time(chain *c, chain_link link, int32_t rows, bool graph, chain_times *times_out)
 {
     base_status st = BASE_OK;
     double us = 0.0;
     int32_t n_runs = 0;
 
-    c->tensors = tensors;
     c->link = link;
     c->rows = rows;
     BASE_TRY(st, out, fill(c));

@@ -29,7 +29,8 @@ const char *chain_link_name(chain_link link); /* "nothing", "bare", "merge" */
 
 typedef struct chain_options {
     kern_ctx *ctx;
-    comm *host; /* over which ranks meet, and tell their times */
+    comm *host;    /* over which ranks meet, and tell their times */
+    comm *tensors; /* the transport; NULL: nothing is exchanged */
     int32_t max_rows;
     int32_t length;
     double seconds; /* of measuring, about, for each chain */
@@ -37,7 +38,7 @@ typedef struct chain_options {
 
 typedef struct chain chain;
 
-/* Everything is borrowed.  Errors: NO_MEMORY, DEVICE_LOST. */
+/* Collective.  Everything is borrowed.  Errors: NO_MEMORY, DEVICE_LOST. */
 BASE_MUST_CHECK base_status chain_create(const chain_options *options, const base_alloc *mem,
                                          chain **chain_out);
 void chain_destroy(chain *c); /* NULL is allowed */
@@ -47,10 +48,9 @@ typedef struct chain_times { /* of one link, microseconds; each the largest of a
     int32_t n_runs;
 } chain_times;
 
-/* Collective.  tensors: the transport, one for the life of a chain; NULL for CHAIN_NOTHING.  graph: the chain is recorded and run again, which the CPU
- * cannot: BAD_INPUT.
+/* Collective.  graph: the chain is recorded and run again, on a GPU.
  * Errors: those of the exchange, DEVICE_LOST, PEER_LOST. */
-BASE_MUST_CHECK base_status chain_time(chain *c, comm *tensors, chain_link link, int32_t rows,
-                                       bool graph, chain_times *times_out);
+BASE_MUST_CHECK base_status chain_time(chain *c, chain_link link, int32_t rows, bool graph,
+                                       chain_times *times_out);
 
 #endif /* WORKER_BENCH_CHAIN_H */

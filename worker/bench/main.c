@@ -6,6 +6,7 @@
 #include "worker/boot/boot_mpi.h"
 
 #include <jansson.h>
+#include <stdio.h>
 #include <stdlib.h>
 
 #define EXIT_USAGE 2
@@ -46,13 +47,13 @@ typedef struct bench {
     json_t *results, *absent;
 } bench;
 
-static base_status time_line(const bench *b, chain *c, const char *name, comm *tensors,
-                             chain_link link, bool graph)
+static base_status time_line(const bench *b, chain *c, const char *name, chain_link link,
+                             bool graph)
 {
     base_status st = BASE_OK;
     for (size_t i = 0; i < sizeof row_counts / sizeof row_counts[0]; i++) {
         chain_times t;
-        BASE_TRY(st, out, chain_time(c, tensors, link, row_counts[i], graph, &t));
+        BASE_TRY(st, out, chain_time(c, link, row_counts[i], graph, &t));
         (void)json_array_append_new(
             b->results,
             json_pack("{s:s, s:s, s:s, s:i, s:i, s:f, s:f, s:i}", "transport", name, "what",
@@ -71,13 +72,14 @@ static base_status time_both(const bench *b, const char *name, comm *tensors, ch
     chain *c = NULL;
     const chain_options options = {.ctx = b->ctx,
                                    .host = b->host,
+                                   .tensors = tensors,
                                    .max_rows = LARGEST,
                                    .length = b->length,
                                    .seconds = b->s->seconds};
     BASE_TRY(st, out, chain_create(&options, &base_heap, &c));
-    BASE_TRY(st, out, time_line(b, c, name, tensors, link, false));
+    BASE_TRY(st, out, time_line(b, c, name, link, false));
     if (b->device != KERN_DEVICE_CPU) {
-        st = time_line(b, c, name, tensors, link, true);
+        st = time_line(b, c, name, link, true);
     }
 out:
     chain_destroy(c);
@@ -87,8 +89,14 @@ out:
 static base_status time_way(const bench *b, const way *w)
 {
     comm *tensors = NULL;
-    const way_place place = {
-        .ctx = b->ctx, .host = b->host, .head_dim = CHAIN_HEAD_DIM, .max_rows = LARGEST};
+    char who[32];
+    const way_place place = {.ctx = b->ctx,
+                             .host = b->host,
+                             .head_dim = CHAIN_HEAD_DIM,
+                             .max_rows = LARGEST,
+                             .who = who,
+                             .shared_gpu = b->world.n_local > kern_gpu_count()};
+    (void)snprintf(who, sizeof who, "rank %d", b->world.rank);
     base_status st = w->open(&place, &base_heap, &tensors);
 
     if (st == BASE_UNAVAILABLE || st == BASE_BAD_INPUT) { /* on all ranks alike */

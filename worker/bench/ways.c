@@ -1,12 +1,38 @@
 #include "worker/bench/ways.h"
 
+#include "kernels/comm/comm_lsa.h"
+#include "kernels/comm/comm_nccl.h"
+
+#define MAX_WORDS 256
+#define LIMIT_MS  20000 /* ranks may share a GPU, and then take turns */
+
 static base_status open_mpi(const way_place *place, const base_alloc *mem, comm **comm_out)
 {
     (void)place;
     return comm_mpi_create(mem, comm_out);
 }
 
+static base_status open_nccl(const way_place *place, const base_alloc *mem, comm **comm_out)
+{
+    const comm_nccl_options options = {
+        .host = place->host, .ctx = place->ctx, .who = place->who, .shared_gpu = place->shared_gpu};
+    return comm_nccl_create(&options, mem, comm_out);
+}
+
+static base_status open_lsa(const way_place *place, const base_alloc *mem, comm **comm_out)
+{
+    const comm_lsa_options options = {.host = place->host,
+                                      .ctx = place->ctx,
+                                      .head_dim = place->head_dim,
+                                      .max_rows = place->max_rows,
+                                      .max_words = MAX_WORDS,
+                                      .limit_ms = LIMIT_MS};
+    return comm_lsa_create(&options, mem, comm_out);
+}
+
 const way ways[] = {
     {"mpi", KERN_DEVICE_CPU, true, open_mpi},
+    {"nccl-ag", KERN_DEVICE_CUDA, true, open_nccl},
+    {"lsa", KERN_DEVICE_CUDA, false, open_lsa},
 };
 const int32_t n_ways = sizeof ways / sizeof ways[0];

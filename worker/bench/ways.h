@@ -7,10 +7,14 @@
 #include "kernels/comm/comm.h"
 #include "kernels/device.h"
 
+#include <stdbool.h>
+
 typedef struct way_place { /* of this rank; borrowed, and ends after the comm */
     kern_ctx *ctx;
     comm *host;
     int32_t head_dim, max_rows;
+    const char *who; /* "rank 2" */
+    bool shared_gpu; /* there are more ranks than GPUs */
 } way_place;
 
 typedef struct way {

@@ -121,10 +121,10 @@ base_status seats_decide(const seat *seats, int32_t n, int32_t own, seat_plan *p
     BASE_TRY(st, out, check_alike(seats, n));
     BASE_TRY(st, out, choose_device(seats, n, &p.device));
     const bool gpus = p.device == KERN_DEVICE_CUDA;
-    p.merge = gpus ? "nccl-ag" : "mpi";
+    p.merge = !gpus ? "mpi" : strcmp(s->merge, "lsa") == 0 ? "lsa" : "nccl-ag";
     if (s->merge[0] != '\0' && strcmp(s->merge, p.merge) != 0) {
         st = BASE_FAIL(BASE_BAD_INPUT, "--merge %s, but ranks on %s exchange by %s", s->merge,
-                       gpus ? "GPUs" : "CPUs", p.merge);
+                       gpus ? "GPUs" : "CPUs", gpus ? "nccl-ag or lsa" : p.merge);
         goto out;
     }
     for (int32_t r = 0; r < n && gpus; r++) {

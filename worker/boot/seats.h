@@ -38,7 +38,7 @@ typedef struct seat_plan {
     kern_device device;
     int32_t gpu;
     int32_t n_sharing; /* ranks of the group on this GPU, this one included; 1 on CPUs */
-    const char *merge; /* "mpi", "nccl-ag" */
+    const char *merge; /* "mpi", "nccl-ag", "lsa" */
     char who[3 * SEAT_TEXT];
 } seat_plan;
 

@@ -1,5 +1,7 @@
 #include "worker/model/block.h"
 
+#include "kernels/comm/comm_merge.h"
+
 static kern_project_part part(const model_tensor *w, const model_tensor *bias, int32_t n, float *y)
 {
     const kern_project_part p = {.w = w->data,
@@ -161,8 +163,7 @@ static base_status attend(const block_step *b, const block_layer *layer, float *
 }
 
 /* Every rank's partials reach every rank, and each merges them in the same order, out of the page basis. */
-static base_status merge(const block_step *b, const block_layer *layer, const float *mine,
-                         int64_t rank_stride)
+static base_status merge(const block_step *b, const block_layer *layer, int64_t rank_stride)
 {
     const scratch *s = b->scratch;
     const kern_merge_args args = {
@@ -176,9 +177,7 @@ static base_status merge(const block_step *b, const block_layer *layer, const fl
         .n_heads = b->config->n_heads,
         .n_kv_heads = b->config->n_kv_heads,
     };
-    const base_status st = comm_all_gather(b->ranks, mine, s->partials,
-                                           (size_t)rank_stride * sizeof(float), b->timeout_ms);
-    return st == BASE_OK ? kern_merge(b->ctx, &args) : st;
+    return comm_merge(b->ranks, b->ctx, &args, b->timeout_ms);
 }
 
 base_status block_attn_run(const block_step *b, const block_layer *layer)
@@ -198,7 +197,7 @@ base_status block_attn_run(const block_step *b, const block_layer *layer)
     }
     BASE_TRY(st, out, store(b, layer));
     BASE_TRY(st, out, attend(b, layer, mine));
-    BASE_TRY(st, out, merge(b, layer, mine, rank_stride));
+    BASE_TRY(st, out, merge(b, layer, rank_stride));
     BASE_TRY(st, out, block_add(b->ctx, s->attn, n, q_width, &w->o, c->width, s->x));
 out:
     return st;

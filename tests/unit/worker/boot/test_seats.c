@@ -140,12 +140,26 @@ static void a_transport_of_the_other_device_is_refused(void **state)
         (void)snprintf(seats[r].merge, SEAT_TEXT, "mpi");
     }
     CHECK_STATUS(seats_decide(seats, 2, 0, &plan), BASE_BAD_INPUT);
-    CHECK_ERROR_NAMES("--merge mpi, but ranks on GPUs exchange by nccl-ag");
+    CHECK_ERROR_NAMES("--merge mpi, but ranks on GPUs exchange by nccl-ag or lsa");
     for (int32_t r = 0; r < 2; r++) {
         (void)snprintf(seats[r].device, SEAT_TEXT, "cpu");
     }
     CHECK_STATUS(seats_decide(seats, 2, 0, &plan), BASE_OK);
     assert_string_equal(plan.merge, "mpi");
+}
+
+static void lsa_is_for_gpus(void **state)
+{
+    (void)state;
+    seat seats[MAX_SEATS];
+    seat_plan plan;
+    for (int32_t on_gpu = 0; on_gpu < 2; on_gpu++) {
+        sit(seats, 2, on_gpu ? "cuda" : "cpu");
+        (void)snprintf(seats[0].merge, SEAT_TEXT, "lsa");
+        (void)snprintf(seats[1].merge, SEAT_TEXT, "lsa");
+        CHECK_STATUS(seats_decide(seats, 2, 1, &plan), on_gpu ? BASE_OK : BASE_BAD_INPUT);
+    }
+    assert_string_equal(plan.merge, "lsa");
 }
 
 /* This machine, whatever it has. */
@@ -181,6 +195,7 @@ int main(void)
         cmocka_unit_test(a_rank_without_a_gpu_is_named),
         cmocka_unit_test(ranks_with_other_command_lines_are_named),
         cmocka_unit_test(a_transport_of_the_other_device_is_refused),
+        cmocka_unit_test(lsa_is_for_gpus),
         cmocka_unit_test(one_rank_agrees_with_itself),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

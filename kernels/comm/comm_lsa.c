@@ -1,0 +1,160 @@
+#include "kernels/comm/comm_lsa.h"
+
+#include "kernels/comm/comm_backend.h"
+#include "kernels/cuda/cuda_share.h"
+#include "kernels/cuda/exchange_peers.h"
+
+#define WORD ((size_t)4)
+
+_Static_assert(COMM_LSA_MAX_ROWS == CUDA_EXCHANGE_MAX_ROWS, "what the kernels take");
+
+typedef struct lsa_comm {
+    comm base;
+    comm *tensors;
+    kern_ctx *ctx;
+    cudaStream_t stream;
+    cuda_exchange *exchange;
+} lsa_comm;
+
+static const cuda_exchange_port *port_of(const comm *c)
+{
+    return cuda_exchange_port_of(((const lsa_comm *)c)->exchange);
+}
+
+static base_status no_tensors(const char *what, size_t n_bytes)
+{
+    return BASE_FAIL(BASE_BAD_INPUT, "%s of %zu bytes: more than lsa was made for", what, n_bytes);
+}
+
+static base_status lsa_broadcast(comm *c, void *buf, size_t n_bytes, int32_t root,
+                                 int64_t timeout_ms)
+{
+    base_status st = BASE_OK;
+    lsa_comm *l = (lsa_comm *)c;
+    void *words = NULL;
+
+    if (n_bytes % WORD != 0 || n_bytes / WORD > (size_t)port_of(c)->shape.max_words) {
+        return l->tensors == NULL ? no_tensors("broadcast", n_bytes)
+                                  : comm_broadcast(l->tensors, buf, n_bytes, root, timeout_ms);
+    }
+    BASE_TRY(st, out, cuda_share_find(l->ctx, "broadcast", buf, n_bytes, &words));
+    st = cuda_exchange_broadcast(l->stream, port_of(c), words, (int32_t)(n_bytes / WORD), root);
+out:
+    return st;
+}
+
+static base_status lsa_all_gather(comm *c, const void *mine, void *all, size_t n_bytes,
+                                  int64_t timeout_ms)
+{
+    lsa_comm *l = (lsa_comm *)c;
+    return l->tensors == NULL ? no_tensors("all_gather", n_bytes)
+                              : comm_all_gather(l->tensors, mine, all, n_bytes, timeout_ms);
+}
+
+static bool lsa_can_merge(const comm *c, const kern_merge_args *args)
+{
+    const lsa_comm *l = (const lsa_comm *)c;
+    const bool aligned = args->rank_stride % 4 == 0 && (uintptr_t)args->partials % 16 == 0;
+    return l->tensors == NULL || (aligned && args->head_dim == port_of(c)->shape.head_dim &&
+                                  args->rows <= port_of(c)->shape.max_rows);
+}
+
+static base_status lsa_merge(comm *c, const kern_merge_args *args)
+{
+    base_status st = BASE_OK;
+    const lsa_comm *l = (const lsa_comm *)c;
+    const size_t n_rows = (size_t)args->rows;
+    const size_t n_partials = (size_t)args->rank_stride * (size_t)args->n_ranks * sizeof(float);
+    kern_merge_args a = *args;
+    void *at = NULL;
+
+    BASE_TRY(st, out, cuda_share_find(l->ctx, "partials", a.partials, n_partials, &at));
+    a.partials = at;
+    BASE_TRY(st, out,
+             cuda_share_find(l->ctx, "o", a.o, n_rows * (size_t)a.head_dim * sizeof(float), &at));
+    a.o = at;
+    if (a.lse != NULL) {
+        BASE_TRY(st, out, cuda_share_find(l->ctx, "lse", a.lse, n_rows * sizeof(float), &at));
+        a.lse = at;
+    }
+    if (a.formats != NULL) {
+        BASE_TRY(st, out,
+                 cuda_share_find(l->ctx, "formats", a.formats,
+                                 (size_t)a.n_kv_heads * sizeof *a.formats, &at));
+        a.formats = at;
+    }
+    st = cuda_exchange_merge(l->stream, port_of(c), &a, false);
+out:
+    return st;
+}
+
+static const base_alloc *lsa_memory(comm *c)
+{
+    const lsa_comm *l = (const lsa_comm *)c;
+    return l->tensors == NULL ? NULL : comm_memory(l->tensors);
+}
+
+static base_status lsa_look(comm *c)
+{
+    const lsa_comm *l = (const lsa_comm *)c;
+    const base_status st = cuda_exchange_check(l->exchange);
+    return st != BASE_OK || l->tensors == NULL ? st : comm_look(l->tensors);
+}
+
+static void lsa_abort(comm *c)
+{
+    const lsa_comm *l = (const lsa_comm *)c;
+    if (l->tensors != NULL) {
+        comm_abort(l->tensors);
+    }
+}
+
+static void lsa_destroy(comm *c)
+{
+    const base_alloc mem = c->mem;
+    lsa_comm *l = (lsa_comm *)c;
+    cuda_exchange_close(l->exchange);
+    comm_destroy(l->tensors);
+    mem.put(mem.ctx, c);
+}
+
+static const comm_backend lsa_backend = {
+    .name = "lsa",
+    .broadcast = lsa_broadcast,
+    .all_gather = lsa_all_gather,
+    .destroy = lsa_destroy,
+    .memory = lsa_memory,
+    .look = lsa_look,
+    .abort = lsa_abort,
+    .can_merge = lsa_can_merge,
+    .merge = lsa_merge,
+};
+
+base_status comm_lsa_create(const comm_lsa_options *options, const base_alloc *mem, comm **comm_out)
+{
+    base_status st = BASE_OK;
+    cuda_exchange_options exchange = {.host = options->host,
+                                      .shape = {.head_dim = options->head_dim,
+                                                .max_rows = options->max_rows,
+                                                .max_words = options->max_words},
+                                      .limit_ms = options->limit_ms};
+    lsa_comm *l = mem->get(mem->ctx, sizeof *l);
+
+    if (l == NULL) {
+        return BASE_FAIL(BASE_NO_MEMORY, "comm of one-shot exchanges");
+    }
+    l->base = (comm){.backend = &lsa_backend,
+                     .mem = *mem,
+                     .rank = comm_rank(options->host),
+                     .size = comm_size(options->host)};
+    l->tensors = options->tensors;
+    l->ctx = options->ctx;
+    BASE_TRY(st, out, cuda_share_stream(options->ctx, &l->stream));
+    exchange.stream = l->stream;
+    BASE_TRY(st, out, cuda_exchange_open(&exchange, mem, &l->exchange));
+    *comm_out = &l->base;
+    l = NULL;
+out:
+    mem->put(mem->ctx, l);
+    return st;
+}
