@@ -39,17 +39,6 @@ __device__ void write_codes(pack_rows<D> &rows, const cuda_segment &g, int side,
     }
 }
 
-template <int D>
-__device__ void write_plain(pack_rows<D> &rows, const cuda_segment &g, int side, uint8_t *values)
-{
-    const int n_squares = KERN_BLOCK_TOKENS / 16 * g.n_dims / 16;
-    const int n_across = (side == 0 ? g.n_dims : KERN_BLOCK_TOKENS) / 16;
-    for (int i = threadIdx.x / 32; i < n_squares; i += kWarps) {
-        *(uint4 *)(values + i * 512 + threadIdx.x % 32 * 16) =
-            pack_square<D>(rows, side, g.first_dim, i / n_across * 16, i % n_across * 16);
-    }
-}
-
 template <int B, int D>
 __device__ void write_segment(pack_rows<D> &rows, const pack_book &k, bool has_limits,
                               const cuda_segment &g, int side, uint8_t *bytes)
@@ -74,7 +63,8 @@ __global__ void __launch_bounds__(PACK_ROWS, kCtas)
     const cuda_head *head = &layer.heads[head_side / 2];
     uint8_t *page = a.pages + pack.page * a.page_stride + head->offset;
 
-    pack_rows_load<D>(rows, a.opens[pack.open].rows + (int64_t)head_side * PACK_ROWS * D);
+    pack_rows_load<D, PACK_ROWS>(rows,
+                                 a.opens[pack.open].rows + (int64_t)head_side * PACK_ROWS * D);
     for (int i = 0; i < head->n_gaps && side == 0; i++) {
         for (int b = head->gaps[i].begin + (int)threadIdx.x * 16; b < head->gaps[i].end;
              b += PACK_ROWS * 16) {
@@ -100,7 +90,9 @@ __global__ void __launch_bounds__(PACK_ROWS, kCtas)
         case 6: write_segment<6>(rows, k, has_limits, g, side, bytes); break;
         case 7: write_segment<7>(rows, k, has_limits, g, side, bytes); break;
         case 8: write_segment<8>(rows, k, has_limits, g, side, bytes); break;
-        default: write_plain(rows, g, side, bytes + g.codes_at); break;
+        default:
+            pack_plain<D, kWarps>(rows, g.first_dim, g.n_dims, side, bytes + g.codes_at);
+            break;
         }
     }
 }

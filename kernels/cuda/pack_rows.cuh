@@ -29,12 +29,12 @@ struct pack_pair {
     uint32_t high;
 };
 
-/* from: [128][D] bf16, 16-byte aligned.  The caller waits (ptx_copies_wait) and synchronises. */
-template <int D>
+/* from: [128][D] bf16, 16-byte aligned; kThreads: of the CTA.  The caller waits (ptx_copies_wait) and synchronises. */
+template <int D, int kThreads>
 __device__ __forceinline__ void pack_rows_load(pack_rows<D> &rows, const uint16_t *from)
 {
-    constexpr int kElems = 8;                       /* of 16 bytes */
-    constexpr int kAtOnce = PACK_ROWS * kElems / D; /* rows */
+    constexpr int kElems = 8;                      /* of 16 bytes */
+    constexpr int kAtOnce = kThreads * kElems / D; /* rows */
     const int at = threadIdx.x * kElems;
     const uint32_t to = ptx_shared(rows.at(at / D, at % D));
     from += at;
@@ -77,17 +77,24 @@ __device__ __forceinline__ void pack_pairs_of_v(pack_rows<D> &rows, const fragme
     }
 }
 
-/* A square of a segment of bf16 values, as it lies in the page. */
-template <int D>
-__device__ __forceinline__ uint4 pack_square(pack_rows<D> &rows, int side, int first_dim, int row,
-                                             int col)
+/* Dims first_dim .. + n_dims as bf16 values of a page; kWarps: of the CTA. */
+template <int D, int kWarps>
+__device__ __forceinline__ void pack_plain(pack_rows<D> &rows, int first_dim, int n_dims, int side,
+                                           uint8_t *values)
 {
     const int lane = threadIdx.x % 32;
     const int i = lane % 16;
     const int k = lane / 16 * 8;
-    return side == 0 ? ptx_load_matrices(ptx_shared(rows.at(row + i, first_dim + col + k)))
-                     : ptx_load_matrices_transposed(
-                           ptx_shared(rows.at(col + i % 8 + k, first_dim + row + i / 8 * 8)));
+    const int n_squares = KERN_BLOCK_TOKENS / 16 * n_dims / 16;
+    const int n_across = (side == 0 ? n_dims : KERN_BLOCK_TOKENS) / 16;
+    for (int n = threadIdx.x / 32; n < n_squares; n += kWarps) {
+        const int row = n / n_across * 16;
+        const int col = n % n_across * 16;
+        *(uint4 *)(values + n * 512 + lane * 16) =
+            side == 0 ? ptx_load_matrices(ptx_shared(rows.at(row + i, first_dim + col + k)))
+                      : ptx_load_matrices_transposed(
+                            ptx_shared(rows.at(col + i % 8 + k, first_dim + row + i / 8 * 8)));
+    }
 }
 
 #endif /* KERNELS_CUDA_PACK_ROWS_CUH */

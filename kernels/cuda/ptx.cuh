@@ -20,6 +20,22 @@ PTX_FN float ptx_exp2(float x)
     return y;
 }
 
+/* Within two units in the last place. */
+PTX_FN float ptx_reciprocal(float x)
+{
+    float y;
+    asm("rcp.approx.f32 %0,%1;" : "=f"(y) : "f"(x));
+    return y;
+}
+
+/* NaN where either is. */
+PTX_FN float ptx_min_nan(float a, float b)
+{
+    float y;
+    asm("min.NaN.f32 %0,%1,%2;" : "=f"(y) : "f"(a), "f"(b));
+    return y;
+}
+
 /* The transpose of an 8 x 8 matrix of 16-bit elements, a row on four lanes. */
 PTX_FN uint32_t ptx_transpose(uint32_t a)
 {

@@ -11,6 +11,17 @@
 /* Of 16 dims of length 8, so that of 64 it is 16: quotients are thresholds of the fixture's books, to the bit. */
 static const double on_thresholds[16] = {3, 7, 2, 1, 1};
 
+/* Number j of a group from 0 to the largest code in half steps: the scale is 1, and half of the codes are ties. */
+static double half_step(uint64_t stream, int64_t i, int64_t j, int64_t line)
+{
+    static const int32_t tops[] = {3, 15, 255};
+    const int32_t top = tops[line % 3];
+    const uint64_t any = base_random_u64(PARITY_SEED, stream, (uint64_t)i);
+    return j % 32 == 0   ? 0.0
+           : j % 32 == 1 ? (double)top
+                         : (double)(any % (2 * (uint64_t)top)) / 2.0;
+}
+
 /* Normal rows of many lengths; a few that a writer may get wrong. */
 static uint16_t *make_rows(int32_t head_dim, uint64_t stream)
 {
@@ -39,6 +50,9 @@ static uint16_t *make_rows(int32_t head_dim, uint64_t stream)
         }
         /* of one K, a channel that is NaN for a whole group of positions */
         x = row / 128 == 2 && row % 128 >= 96 && i % head_dim == 5 ? (double)NAN : x;
+        /* of one V, some positions, and of one K, some channels */
+        x = row / 128 == 1 && row % 8 == 5 ? half_step(stream, i, i % head_dim, row / 8) : x;
+        x = row / 128 == 2 && i % 8 == 6 ? half_step(stream, i, row, i % head_dim / 8) : x;
         rows[i] = base_bf16_from_f32((float)x);
     }
     return rows;
