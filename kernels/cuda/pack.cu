@@ -40,11 +40,11 @@ __device__ void write_codes(pack_rows<D> &rows, const cuda_segment &g, int side,
 }
 
 template <int B, int D>
-__device__ void write_segment(pack_rows<D> &rows, const pack_book &k, bool has_limits,
+__device__ void write_segment(pack_rows<D> &rows, const pack_book &k, bool is_common,
                               const cuda_segment &g, int side, uint8_t *bytes)
 {
     const int token = threadIdx.x;
-    const uint16_t norm = pack_encode<B>(k, has_limits, g.n_dims, rows.at(token, g.first_dim));
+    const uint16_t norm = pack_encode<B>(k, is_common, g.n_dims, rows.at(token, g.first_dim));
     *(uint16_t *)(bytes + g.norms_at + 2 * fragment_norm_at(token)) = norm;
     __syncthreads(); /* codes are whole */
     write_codes<B>(rows, g, side, bytes + g.codes_at);
@@ -76,20 +76,20 @@ __global__ void __launch_bounds__(PACK_ROWS, kCtas)
     ptx_copies_wait();
     for (int i = 0; i < s->n_segments; i++) {
         const cuda_segment g = s->segments[i];
-        bool has_limits = true;
+        bool is_common = true;
         if (g.bits != kPlain) {
-            has_limits = pack_book_load(k, layer.floats + g.book, g.bits);
+            is_common = pack_book_load(k, layer.floats + g.book, g.bits);
         }
-        has_limits = __syncthreads_and(has_limits); /* rows and book are here */
+        is_common = __syncthreads_and(is_common); /* rows and book are here */
         switch (g.bits) {
-        case 1: write_segment<1>(rows, k, has_limits, g, side, bytes); break;
-        case 2: write_segment<2>(rows, k, has_limits, g, side, bytes); break;
-        case 3: write_segment<3>(rows, k, has_limits, g, side, bytes); break;
-        case 4: write_segment<4>(rows, k, has_limits, g, side, bytes); break;
-        case 5: write_segment<5>(rows, k, has_limits, g, side, bytes); break;
-        case 6: write_segment<6>(rows, k, has_limits, g, side, bytes); break;
-        case 7: write_segment<7>(rows, k, has_limits, g, side, bytes); break;
-        case 8: write_segment<8>(rows, k, has_limits, g, side, bytes); break;
+        case 1: write_segment<1>(rows, k, is_common, g, side, bytes); break;
+        case 2: write_segment<2>(rows, k, is_common, g, side, bytes); break;
+        case 3: write_segment<3>(rows, k, is_common, g, side, bytes); break;
+        case 4: write_segment<4>(rows, k, is_common, g, side, bytes); break;
+        case 5: write_segment<5>(rows, k, is_common, g, side, bytes); break;
+        case 6: write_segment<6>(rows, k, is_common, g, side, bytes); break;
+        case 7: write_segment<7>(rows, k, is_common, g, side, bytes); break;
+        case 8: write_segment<8>(rows, k, is_common, g, side, bytes); break;
         default:
             pack_plain<D, kWarps>(rows, g.first_dim, g.n_dims, side, bytes + g.codes_at);
             break;
