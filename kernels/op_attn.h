@@ -13,7 +13,7 @@
  *   o[t, h, :] = sum_j exp(x_j - lse) V_j              0 if there is no position
  *
  *   q     [T, H, D]  f32, K's page basis (op_basis.h)
- *   o     [T, H, D]  f32, V's page basis
+ *   o     [T, H, D]  f32, V's page basis; with leaves_basis out of it, as by the inverse of op_basis.h
  *   lse   [T, H]     f32
  *   pages [n_pages_total][page_stride] bytes, as op_pack.h writes them
  *
@@ -35,6 +35,7 @@
 #include "base/status.h"
 #include "kernels/page.h"
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #define KERN_MAX_ROW_BLOCKS 64 /* of a window, and of sinks */
@@ -77,6 +78,7 @@ typedef struct kern_attn_args {
     int32_t window_blocks; /* whole blocks before a query's own that it sees as rows */
     int32_t sink_blocks;   /* first blocks of a sequence that every query sees as rows */
     float scale;
+    bool leaves_basis; /* where no other rank's partials follow */
 } kern_attn_args;
 
 /* The first block whose queries see `block` as a page; a query sees it as rows from block `block` on up to that

@@ -13,7 +13,7 @@
  * A codebook value is norm * centroids[code].  An affine value is min + scale * code in f32 (the product is
  * exact), with the scale and min of its channel and of its `group` consecutive positions, or of its position
  * and of its `group` consecutive channels.
- * The page basis of a side, which rows, pages and queries share, and which outputs leave once, after the merge:
+ * The page basis of a side, which rows, pages and queries share, and which outputs leave once, when merged:
  *   order  (if not NULL)  y[j] = x[order[j]], so that segments are any sets of model dims
  *   signs  (if not NULL)  then over each segment of n = m * h dims, h a power of two, m in {1, 3, 5, 7}:
  *          y = (M(m) (x) Hadamard(h) / sqrt(h)) * diag(signs) * y, part i of h dims becoming the sum over parts

@@ -335,6 +335,21 @@ static int32_t find_page(const kern_attn_args *a, const kern_attn_seq *seq, int6
     return low;
 }
 
+static base_status leave_basis(kern_ctx *ctx, const kern_attn_args *a)
+{
+    const kern_basis_args basis = {
+        .x = a->o,
+        .formats = a->formats,
+        .n_tokens = a->n_tokens,
+        .n_heads = a->n_heads,
+        .n_kv_heads = a->n_kv_heads,
+        .head_dim = a->head_dim,
+        .v_side = true,
+        .inverse = true,
+    };
+    return kern_cpu_basis(ctx, &basis);
+}
+
 base_status kern_cpu_attn(kern_ctx *ctx, const kern_attn_args *a)
 {
     attn_wave wave = {a, cpu_state_of(ctx)};
@@ -373,5 +388,5 @@ base_status kern_cpu_attn(kern_ctx *ctx, const kern_attn_args *a)
         }
     }
     run_wave(&wave, n_tasks);
-    return BASE_OK;
+    return a->leaves_basis ? leave_basis(ctx, a) : BASE_OK;
 }

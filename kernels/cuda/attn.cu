@@ -6,16 +6,26 @@
 
 namespace {
 
-constexpr int kMaxCtas = 256; /* more GPU cores than this are left idle */
 constexpr int kMaxDim = 128;
 constexpr int kDenseChunk = 4096; /* 16 x 128 bf16 values */
-constexpr int64_t kParts = (int64_t)kMaxCtas * ATTN_PARTS * ATTN_MAX_ROWS;
+constexpr int64_t kParts = (int64_t)ATTN_MAX_CTAS * ATTN_PARTS * ATTN_MAX_ROWS;
 
 int32_t slot_bytes(const kern_cuda_formats *f)
 {
     const int32_t rows = 16 * 2 * f->head_dim; /* a tile of open rows must fit */
     const int32_t page = f->family == CUDA_DENSE ? kDenseChunk : f->side_bytes;
     return ((page > rows ? page : rows) + CUDA_UNIT_BYTES - 1) / CUDA_UNIT_BYTES * CUDA_UNIT_BYTES;
+}
+
+base_status run_pages(void *stream, const kern_cuda_formats *f, const attn_job &job, bool few)
+{
+    switch (f->family) {
+    case CUDA_CODED: return attn_run_coded(stream, job, f->head_dim, few, f->bits);
+    case CUDA_DENSE: return attn_run_dense(stream, job, f->head_dim, few);
+    case CUDA_TABLE: return attn_run_table(stream, job, f->head_dim, few);
+    case CUDA_AFFINE: return attn_run_affine(stream, job, f->head_dim, few, f->bits, f->group);
+    }
+    return BASE_OK;
 }
 
 } // namespace
@@ -37,19 +47,13 @@ extern "C" base_status kern_cuda_attn(void *stream, const kern_cuda_attn_work *w
     job.layer = f->layer;
     job.part_o = static_cast<float *>(work->workspace);
     job.part_ml = reinterpret_cast<float2 *>(job.part_o + kParts * kMaxDim);
-    job.n_ctas = f->n_sms < kMaxCtas ? f->n_sms : kMaxCtas;
+    job.n_ctas = f->n_sms < ATTN_MAX_CTAS ? f->n_sms : ATTN_MAX_CTAS;
     job.group = args->n_heads / args->n_kv_heads;
     job.slot_bytes = slot_bytes(f);
     job.n_halves = f->n_halves;
-
     job.begins_early = work->pages_are_old;
 
     const bool few = (int64_t)work->max_seq_tokens * job.group <= 4;
-    switch (f->family) {
-    case CUDA_CODED: return attn_run_coded(stream, job, f->head_dim, few, f->bits);
-    case CUDA_DENSE: return attn_run_dense(stream, job, f->head_dim, few);
-    case CUDA_TABLE: return attn_run_table(stream, job, f->head_dim, few);
-    case CUDA_AFFINE: return attn_run_affine(stream, job, f->head_dim, few, f->bits, f->group);
-    }
-    return BASE_OK;
+    const base_status st = run_pages(stream, f, job, few);
+    return st == BASE_OK ? attn_run_combine(stream, job, f->head_dim, few) : st;
 }

@@ -8,8 +8,8 @@
 
 #include "kernels/cuda/attn_affine.cuh"
 #include "kernels/cuda/attn_coded_page.cuh"
-#include "kernels/cuda/attn_combine.cuh"
 #include "kernels/cuda/attn_rows.cuh"
+#include "kernels/cuda/attn_sum.cuh"
 #include "kernels/cuda/attn_table.cuh"
 #include "kernels/cuda/cuda_check.h"
 
@@ -159,8 +159,12 @@ static __device__ void attn_finish(const attn_job &job, const attn_shared<C> &sh
                 job.part_ml[part * ATTN_MAX_ROWS + row] = make_float2(sum.m, sum.l);
             }
         } else if (at < p.head.seq.n_tokens * job.group) {
-            attn_write<C::D>(job, p.head.seq.first_token + at / job.group,
-                             p.head.head * job.group + at % job.group, vector, sum);
+            const int64_t to = (int64_t)(p.head.seq.first_token + at / job.group) * job.a.n_heads +
+                               p.head.head * job.group + at % job.group;
+            ((float4 *)job.a.o)[to * kVectors + vector] = attn_mean(sum);
+            if (vector == 0) {
+                job.a.lse[to] = attn_lse(sum);
+            }
         }
     }
 }
@@ -303,14 +307,11 @@ static base_status attn_launch(cudaStream_t stream, const attn_job &job)
         cudaFuncSetAttribute(attn_kernel<C>, cudaFuncAttributeMaxDynamicSharedMemorySize,
                              layout.n_bytes),
         "attn");
-    /* The same division of a core's memory for both: else one waits for the other to leave the core. */
-    for (const void *kernel : {(const void *)attn_kernel<C>, (const void *)attn_combine<C>}) {
-        if (st == BASE_OK) {
-            st = cuda_to_status(cudaFuncSetAttribute(kernel,
-                                                     cudaFuncAttributePreferredSharedMemoryCarveout,
-                                                     cudaSharedmemCarveoutMaxShared),
-                                "attn");
-        }
+    if (st == BASE_OK) { /* as all others divide a core's memory: else it is emptied first */
+        st = cuda_to_status(cudaFuncSetAttribute(attn_kernel<C>,
+                                                 cudaFuncAttributePreferredSharedMemoryCarveout,
+                                                 cudaSharedmemCarveoutMaxShared),
+                            "attn");
     }
     if (st != BASE_OK) {
         return st;
@@ -325,20 +326,7 @@ static base_status attn_launch(cudaStream_t stream, const attn_job &job)
     config.stream = stream;
     config.attrs = overlap;
     config.numAttrs = job.begins_early ? 1 : 0;
-    st = cuda_to_status(cudaLaunchKernelEx(&config, attn_kernel<C>, job), "launch of attn");
-    if (st != BASE_OK) {
-        return st;
-    }
-    const int64_t n_rows = (int64_t)job.a.n_tokens * job.a.n_heads;
-    const int n_slices = n_rows > 64                 ? 1
-                         : n_rows > 32 || C::D == 64 ? 2
-                                                     : 4; /* about a CTA a core */
-    config.gridDim = dim3((unsigned)job.a.n_tokens, (unsigned)job.a.n_heads, (unsigned)n_slices);
-    config.blockDim = dim3(ATTN_COMBINE_WARPS * 32);
-    config.numAttrs = 1;
-    config.dynamicSmemBytes = 0;
-    return cuda_to_status(cudaLaunchKernelEx(&config, attn_combine<C>, job),
-                          "launch of attn's merge");
+    return cuda_to_status(cudaLaunchKernelEx(&config, attn_kernel<C>, job), "launch of attn");
 }
 
 #endif /* KERNELS_CUDA_ATTN_DECODE_CUH */

@@ -13,8 +13,9 @@
 
 #include <stdint.h>
 
-#define ATTN_MAX_ROWS 8 /* R */
-#define ATTN_PARTS    2 /* of a CTA: the end of a head, and the beginning of another */
+#define ATTN_MAX_CTAS 256 /* more GPU cores than this are left idle */
+#define ATTN_MAX_ROWS 8   /* R */
+#define ATTN_PARTS    2   /* of a CTA: the end of a head, and the beginning of another */
 
 /* By value in kernel arguments. */
 struct attn_job {
@@ -37,6 +38,8 @@ base_status attn_run_dense(void *stream, const attn_job &job, int head_dim, bool
 base_status attn_run_table(void *stream, const attn_job &job, int head_dim, bool few);
 base_status attn_run_affine(void *stream, const attn_job &job, int head_dim, bool few,
                             const int32_t bits[2], int32_t group);
+/* The second launch, after any of them. */
+base_status attn_run_combine(void *stream, const attn_job &job, int head_dim, bool few);
 
 /* What it costs to begin a head, as bytes that a CTA reads in that time: about 6 us of latencies (the queries, the first
  * page, the sums of the warps) at 25 GB/s. */

@@ -141,6 +141,22 @@ static int32_t count_decoding(const kern_attn_args *args, kern_cuda_attn_work *w
     return n;
 }
 
+/* The tokens from `first` on, if they are to. */
+static base_status leave_basis(const cuda_state *state, const kern_attn_args *a, int32_t first)
+{
+    const kern_basis_args basis = {
+        .x = a->o + (int64_t)first * a->n_heads * a->head_dim,
+        .formats = a->formats,
+        .n_tokens = a->n_tokens - first,
+        .n_heads = a->n_heads,
+        .n_kv_heads = a->n_kv_heads,
+        .head_dim = a->head_dim,
+        .v_side = true,
+        .inverse = true,
+    };
+    return a->leaves_basis ? kern_cuda_basis(state->stream, &basis) : BASE_OK;
+}
+
 /* args: the op's; a: with device addresses. */
 static base_status attend(cuda_state *state, const kern_attn_args *args, const kern_attn_args *a,
                           const kern_cuda_formats *formats)
@@ -161,6 +177,7 @@ static base_status attend(cuda_state *state, const kern_attn_args *args, const k
                                   .n_blocks = CUDA_PREFILL_BLOCKS};
         BASE_TRY(st, out, prefill_workspace(state, args, &work.workspace));
         BASE_TRY(st, out, cuda_prefill(state->stream, &work, a));
+        BASE_TRY(st, out, leave_basis(state, a, few.n_tokens));
     }
 out:
     return st;

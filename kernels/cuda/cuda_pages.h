@@ -49,8 +49,8 @@ typedef struct kern_cuda_attn_work {
 } kern_cuda_attn_work;
 
 /* op_attn.h, one launch for all sequences and KV heads and one that merges the parts: every pointer of args, and
- * opens[].rows, in device memory and 16-byte aligned, args->formats not read.  seqs, page_list and opens are read
- * by the kernels only, so a graph replays with new ones; n_seqs, n_tokens and max_seq_tokens are fixed in it.
+ * opens[].rows, in device memory and 16-byte aligned, args->formats read with leaves_basis only.  seqs, page_list and
+ * opens are read by the kernels only, so a graph replays with new ones; n_seqs, n_tokens and max_seq_tokens are fixed.
  * A sequence with n_tokens 0 is passed over.
  *
  * Numerics.  Against fp64 on the dequantised values, in the norm of o, for keys of like lengths and logits of a few

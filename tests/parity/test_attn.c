@@ -277,6 +277,41 @@ static void threads_do_not_change_a_bit(void **state)
     kern_ctx_destroy(ctx);
 }
 
+static void results_leave_the_basis(void **state)
+{
+    (void)state;
+    const int64_t positions[] = {4000, 100};
+    const int32_t n_tokens[] = {1, 40};
+    kern_ctx *ctx = parity_ctx(2);
+    attn_world *w = attn_world_create(ctx, 64, 2, 2, mixed_bits, 2, positions, n_tokens);
+    const int64_t rows = (int64_t)w->n_tokens * 4;
+    float *o = parity_memory(rows * 65, sizeof *o);
+    float *want = parity_memory(rows * 65, sizeof *want);
+    w->formats[1].v.signs = w->fx[1].signs[1];
+    attn_world_run(w, ctx, 0, 1, 1, want, want + rows * 64);
+    const kern_basis_args basis = {.x = want,
+                                   .formats = w->formats,
+                                   .n_tokens = w->n_tokens,
+                                   .n_heads = 4,
+                                   .n_kv_heads = 2,
+                                   .head_dim = 64,
+                                   .v_side = true,
+                                   .inverse = true};
+    CHECK_STATUS(kern_basis(ctx, &basis), BASE_OK);
+    world_call *c = parity_memory(1, sizeof *c);
+    world_call_init(c, w, 0, 1, 0, 1);
+    c->args.o = o;
+    c->args.lse = o + rows * 64;
+    c->args.leaves_basis = true;
+    CHECK_STATUS(kern_attn(ctx, &c->args), BASE_OK);
+    assert_memory_equal(o, want, (size_t)rows * 65 * sizeof *o);
+    free(c);
+    free(o);
+    free(want);
+    attn_world_destroy(w);
+    kern_ctx_destroy(ctx);
+}
+
 /* side 0: K, 1: V.  Position `bad` becomes NaN in the bf16 rows and in their page. */
 static void poison(attn_world *w, kern_ctx *ctx, int32_t side, int32_t bad, bool page_too)
 {
@@ -445,6 +480,7 @@ int main(void)
         cmocka_unit_test(sequences_of_one_call_do_not_mix),
         cmocka_unit_test(a_long_decode_agrees_with_fp64),
         cmocka_unit_test(threads_do_not_change_a_bit),
+        cmocka_unit_test(results_leave_the_basis),
         cmocka_unit_test(nan_reaches_only_the_queries_that_see_it),
         cmocka_unit_test(bytes_count_what_is_visible),
         cmocka_unit_test(broken_limits_are_refused),

@@ -1,8 +1,10 @@
 /* Decode attention on the GPU against fp64 on the values that pages decode to.  Skips, saying so, where there is no
  * GPU. */
+#include "kernels/cuda/cuda_ops.h"
 #include "kernels/cuda/formats.h"
 #include "kvshard/codebook.h"
 #include "tests/support/cuda_world.h"
+#include "tests/support/parity_cuda.h"
 
 static kern_ctx *ctx;
 
@@ -158,6 +160,55 @@ static void any_number_of_heads_fills_the_gpu(void **state)
     cw_agrees(ctx, &spec);
 }
 
+/* Heads of V that are rotated, in another order, both, neither; results of one CTA and of several. */
+static void results_leave_the_basis(void **state)
+{
+    (void)state;
+    for (int32_t dim = 64; dim <= 128; dim += 64) {
+        cw_spec spec = plain_spec(dim, 3, 3);
+        spec.n_kv_heads = 4;
+        spec.n_seqs = 40;
+        for (int32_t i = 0; i < spec.n_seqs; i++) {
+            spec.position[i] = i == 0 ? 7000 : i * 7;
+            spec.n_tokens[i] = 1 + i % 2;
+        }
+        cw_world *w = cw_create(ctx, &spec);
+        parity_device device = {.n_held = 0};
+        kern_head_format formats[4];
+        uint16_t order[128];
+        for (int32_t d = 0; d < dim; d++) {
+            order[d] = (uint16_t)(d * 37 % dim); /* 37 is prime to 64 and 128 */
+        }
+        for (int32_t h = 0; h < 4; h++) {
+            formats[h] = w->formats[h];
+            formats[h].v.signs = h % 2 == 0 ? w->fx[h].signs[1] : NULL;
+            formats[h].v.order = h < 2 ? order : NULL;
+        }
+        const kern_head_format *lent = device_formats(&device, formats, 4);
+        const int64_t n = (int64_t)w->n_tokens * w->n_heads * dim;
+        const int64_t n_lse = (int64_t)w->n_tokens * w->n_heads;
+        float *out = cw_run(w);
+        float *got = cw_run_out_of(w, lent);
+        const kern_basis_args basis = {.x = on_device(out, (size_t)n * sizeof *out),
+                                       .formats = lent,
+                                       .n_tokens = w->n_tokens,
+                                       .n_heads = w->n_heads,
+                                       .n_kv_heads = 4,
+                                       .head_dim = dim,
+                                       .v_side = true,
+                                       .inverse = true};
+        CHECK_STATUS(kern_cuda_basis(NULL, &basis), BASE_OK);
+        float *want = from_device(basis.x, n);
+        assert_memory_equal(got, want, (size_t)n * sizeof *got);
+        assert_memory_equal(got + n, out + n, (size_t)n_lse * sizeof *got);
+        device_free(&device);
+        free(want);
+        free(got);
+        free(out);
+        cw_destroy(w);
+    }
+}
+
 /* The last row is NaN: the queries before it do not notice. */
 static void nan_reaches_only_the_query_that_sees_it(void **state)
 {
@@ -231,6 +282,7 @@ int main(void)
         cmocka_unit_test(windows_and_sinks_are_seen_as_rows),
         cmocka_unit_test(ragged_shards_agree_and_an_empty_one_is_empty),
         cmocka_unit_test(any_number_of_heads_fills_the_gpu),
+        cmocka_unit_test(results_leave_the_basis),
         cmocka_unit_test(nan_reaches_only_the_query_that_sees_it),
         cmocka_unit_test(page_codebooks_of_up_to_4_bits_have_int8_levels),
         cmocka_unit_test(segments_of_8_dims_are_refused),

@@ -229,8 +229,9 @@ static inline void cw_destroy(cw_world *w)
     free(w);
 }
 
-/* o [T][H][D], then lse [T][H]; ended with free.  The launch that reads pages early gives what the other does. */
-static inline float *cw_run(const cw_world *w)
+/* o [T][H][D], then lse [T][H]; ended with free.  The launch that reads pages early gives what the other does.
+ * formats: in device memory, whose basis o leaves; or NULL. */
+static inline float *cw_run_out_of(const cw_world *w, const kern_head_format *formats)
 {
     const int64_t n_rows = (int64_t)w->n_tokens * w->n_heads;
     const int64_t n = n_rows * (w->spec.head_dim + 1);
@@ -238,6 +239,8 @@ static inline float *cw_run(const cw_world *w)
     kern_cuda_attn_work work = {.formats = w->lent_formats};
     args.window_blocks = w->spec.window_blocks;
     args.sink_blocks = w->spec.sink_blocks;
+    args.formats = formats;
+    args.leaves_basis = formats != NULL;
     for (int32_t i = 0; i < w->spec.n_seqs; i++) {
         work.max_seq_tokens =
             w->spec.n_tokens[i] > work.max_seq_tokens ? w->spec.n_tokens[i] : work.max_seq_tokens;
@@ -262,6 +265,11 @@ static inline float *cw_run(const cw_world *w)
     cuda_memory_free(work.workspace);
     free(poison);
     return host;
+}
+
+static inline float *cw_run(const cw_world *w)
+{
+    return cw_run_out_of(w, NULL);
 }
 
 static inline double cw_value(const cw_world *w, int32_t seq, int64_t p, int64_t j, int32_t side,

@@ -132,15 +132,15 @@ static base_status store(const block_step *b, const block_layer *layer)
     return st == BASE_OK ? kern_pack_pages(b->ctx, &pack) : st;
 }
 
-/* Partial attention over this rank's positions, written to its place among the partials. */
-static base_status attend(const block_step *b, const block_layer *layer, float *mine)
+/* Partial attention over this rank's positions to o and lse; a rank alone has the result at once. */
+static base_status attend(const block_step *b, const block_layer *layer, float *o, float *lse)
 {
     const kv_step *step = b->step;
     const model_config *c = b->config;
     const kern_attn_args args = {
         .q = b->scratch->q,
-        .o = mine,
-        .lse = mine + (int64_t)step->n_tokens * c->n_heads * c->head_dim,
+        .o = o,
+        .lse = lse,
         .seqs = step->seqs,
         .page_list = step->page_list,
         .opens = layer->opens,
@@ -158,6 +158,7 @@ static base_status attend(const block_step *b, const block_layer *layer, float *
         .window_blocks = step->window_blocks,
         .sink_blocks = step->sink_blocks,
         .scale = rope_softmax_scale(&c->rope, c->head_dim),
+        .leaves_basis = comm_size(b->ranks) == 1,
     };
     return kern_attn(b->ctx, &args);
 }
@@ -189,6 +190,7 @@ base_status block_attn_run(const block_step *b, const block_layer *layer)
     const int32_t q_width = c->n_heads * c->head_dim;
     const int64_t rank_stride = (int64_t)n * (q_width + c->n_heads);
     float *const mine = s->partials + comm_rank(b->ranks) * rank_stride;
+    float *const lse = mine + (int64_t)n * q_width;
     base_status st = BASE_OK;
 
     BASE_TRY(st, out, project(b, w));
@@ -196,8 +198,12 @@ base_status block_attn_run(const block_step *b, const block_layer *layer)
         BASE_TRY(st, out, observe(b, layer));
     }
     BASE_TRY(st, out, store(b, layer));
-    BASE_TRY(st, out, attend(b, layer, mine));
-    BASE_TRY(st, out, merge(b, layer, rank_stride));
+    if (comm_size(b->ranks) == 1) {
+        BASE_TRY(st, out, attend(b, layer, s->attn, lse));
+    } else {
+        BASE_TRY(st, out, attend(b, layer, mine, lse));
+        BASE_TRY(st, out, merge(b, layer, rank_stride));
+    }
     BASE_TRY(st, out, block_add(b->ctx, s->attn, n, q_width, &w->o, c->width, s->x));
 out:
     return st;
