@@ -17,6 +17,12 @@ int32_t slot_bytes(const kern_cuda_formats *f)
     return ((page > rows ? page : rows) + CUDA_UNIT_BYTES - 1) / CUDA_UNIT_BYTES * CUDA_UNIT_BYTES;
 }
 
+/* 2^32 over x, rounded down; of 1 one less, so that it fits. */
+uint32_t inverse_of(int32_t x)
+{
+    return x == 1 ? UINT32_MAX : (uint32_t)((1ull << 32) / (uint64_t)x);
+}
+
 base_status run_pages(void *stream, const kern_cuda_formats *f, const attn_job &job, bool few)
 {
     switch (f->family) {
@@ -49,6 +55,8 @@ extern "C" base_status kern_cuda_attn(void *stream, const kern_cuda_attn_work *w
     job.part_ml = reinterpret_cast<float2 *>(job.part_o + kParts * kMaxDim);
     job.n_ctas = f->n_sms < ATTN_MAX_CTAS ? f->n_sms : ATTN_MAX_CTAS;
     job.group = args->n_heads / args->n_kv_heads;
+    job.n_ctas_inverse = inverse_of(job.n_ctas);
+    job.group_inverse = inverse_of(job.group);
     job.slot_bytes = slot_bytes(f);
     job.n_halves = f->n_halves;
     job.begins_early = work->pages_are_old;

@@ -81,16 +81,16 @@ __global__ void __launch_bounds__(kWarps * 32) attn_combine(const __grid_constan
     float *o = job.a.o + ((int64_t)token * job.a.n_heads + query_head) * D;
     ptx_let_next_launch_begin();
     if (threadIdx.x < 32) {
-        const uint32_t sum = attn_total<D, R>(job);
+        const attn_survey survey = attn_survey_of<D, R>(job, attn_own_seq(job));
         attn_head found;
-        attn_find<D, R>(job, 0, token, query_head, &found);
+        attn_find<D, R>(job, survey, 0, token, query_head, &found);
         if (threadIdx.x == 0) {
-            total = sum;
+            total = survey.total;
             head = found;
         }
     }
     meet(); /* the head is here, and the first CTA */
-    const attn_shares shares(total, job.n_ctas);
+    const attn_shares shares(job, total);
     const int first = (int)shares.owner(head.at);
     const int last = (int)shares.owner(head.at + head.item_at(head.cost.n_pages));
     const int row = ((token - head.seq.first_token) * job.group + query_head % job.group) % R;

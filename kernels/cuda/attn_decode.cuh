@@ -39,12 +39,13 @@ struct attn_layout {
 
 /* The share of this CTA; any warp, all lanes. */
 template <class C>
-static __device__ attn_line attn_line_find(const attn_job &job)
+static __device__ attn_line attn_line_find(const attn_job &job, const kern_attn_seq &own)
 {
-    const attn_shares shares(attn_total<C::D, C::R>(job), job.n_ctas);
+    const attn_survey survey = attn_survey_of<C::D, C::R>(job, own);
+    const attn_shares shares(job, survey.total);
     attn_line line = {{}, shares.begin(blockIdx.x), shares.begin(blockIdx.x + 1)};
     if (line.begin < line.end) {
-        attn_find<C::D, C::R>(job, line.begin, -1, 0, &line.head);
+        attn_find<C::D, C::R>(job, survey, line.begin, -1, 0, &line.head);
     }
     return line;
 }
@@ -207,12 +208,13 @@ static __global__ void __launch_bounds__(C::max_warps * 32, 1)
     float *sums = (float *)(memory + layout.sums);
     uint32_t *halves = (uint32_t *)(memory + layout.halves);
     ptx_let_next_launch_begin();
+    const kern_attn_seq own = attn_own_seq(job);
     attn_loader<C> loader(job, memory + layout.ring + warp * C::slots * job.slot_bytes,
                           (uint64_t *)(memory + layout.barriers) + warp * C::slots,
                           (attn_item *)(memory + layout.items) + warp * C::slots);
     float4 query = {};
     { /* every warp finds the first piece, so that none waits for another; pages come while the launch before ends */
-        attn_line line = attn_line_find<C>(job);
+        attn_line line = attn_line_find<C>(job, own);
         const attn_piece piece = attn_line_cut<C>(job, &line);
         int n_full = 0;
         if (piece.is_there) {

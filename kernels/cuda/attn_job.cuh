@@ -25,6 +25,8 @@ struct attn_job {
     float2 *part_ml; /* [n_ctas][ATTN_PARTS][ATTN_MAX_ROWS]: maximum and sum, base 2 */
     int32_t n_ctas;
     int32_t group;
+    uint32_t n_ctas_inverse; /* 2^32 over it, rounded down, as the next */
+    uint32_t group_inverse;
     int32_t slot_bytes; /* of the ring */
     int32_t n_halves;   /* room for them in shared memory */
     bool begins_early;  /* before the launch before has ended */
@@ -50,6 +52,13 @@ struct attn_cost { /* of a sequence, in units */
     uint32_t n_pages;
     uint32_t fixed; /* of a head, beside its pages */
 };
+
+/* x / d, of the inverse of d. */
+static __device__ __forceinline__ uint32_t attn_over(uint32_t x, uint32_t d, uint32_t inverse)
+{
+    const uint32_t q = __umulhi(x, inverse); /* or one less */
+    return x - q * d >= d ? q + 1 : q;
+}
 
 template <int D, int R>
 static __device__ __forceinline__ attn_cost attn_cost_of(const attn_job &job,
@@ -82,16 +91,18 @@ static __device__ __forceinline__ uint32_t attn_seq_units(const attn_job &job, a
 /* The line of length total in n shares that differ by one at most; share i begins at i total / n. */
 struct attn_shares {
     uint32_t n;
+    uint32_t inverse;
     uint32_t whole; /* total / n */
     uint32_t more;  /* total % n */
 
-    __device__ attn_shares(uint32_t total, int32_t n_shares)
-        : n((uint32_t)n_shares), whole(total / n), more(total % n)
+    __device__ attn_shares(const attn_job &job, uint32_t total)
+        : n((uint32_t)job.n_ctas), inverse(job.n_ctas_inverse), whole(attn_over(total, n, inverse)),
+          more(total - whole * n)
     {
     }
     __device__ uint32_t begin(uint32_t share) const
     {
-        return share * whole + share * more / n;
+        return share * whole + attn_over(share * more, n, inverse);
     }
     /* The share that `at`, below total, lies in. */
     __device__ uint32_t owner(uint32_t at) const
@@ -104,15 +115,50 @@ struct attn_shares {
     }
 };
 
-/* One warp: the sum of all sequences. */
-template <int D, int R>
-static __device__ uint32_t attn_total(const attn_job &job)
+/* A warp's view of the first 32 sequences, one a lane. */
+struct attn_survey {
+    kern_attn_seq seq;
+    uint32_t units; /* of the lane's sequence */
+    uint32_t sum;   /* of lanes up to this */
+    uint32_t total; /* of all sequences, however many */
+};
+
+static __device__ __forceinline__ kern_attn_seq attn_own_seq(const attn_job &job)
 {
-    uint32_t total = 0;
-    for (int s = threadIdx.x % 32; s < job.a.n_seqs; s += 32) {
-        total += attn_seq_units(job, attn_cost_of<D, R>(job, job.a.seqs[s]));
+    kern_attn_seq s = {};
+    if ((int)threadIdx.x % 32 < job.a.n_seqs) {
+        s = job.a.seqs[threadIdx.x % 32];
     }
-    return __reduce_add_sync(~0u, total);
+    return s;
+}
+
+static __device__ __forceinline__ uint32_t attn_sum_up(uint32_t x)
+{
+    const int lane = threadIdx.x % 32;
+    for (int step = 1; step < 32; step *= 2) {
+        const uint32_t other = __shfl_up_sync(~0u, x, step);
+        x += lane >= step ? other : 0;
+    }
+    return x;
+}
+
+/* own: attn_own_seq, asked for earlier. */
+template <int D, int R>
+static __device__ attn_survey attn_survey_of(const attn_job &job, const kern_attn_seq &own)
+{
+    attn_survey v;
+    v.seq = own;
+    v.units = attn_seq_units(job, attn_cost_of<D, R>(job, own));
+    v.sum = job.a.n_seqs > 1 ? attn_sum_up(v.units) : v.units;
+    v.total = __shfl_sync(~0u, v.sum, min(job.a.n_seqs, 32) - 1);
+#pragma unroll 1
+    for (int base = 32; base < job.a.n_seqs; base += 32) {
+        const int s = base + (int)threadIdx.x % 32;
+        v.total += __reduce_add_sync(
+            ~0u,
+            s < job.a.n_seqs ? attn_seq_units(job, attn_cost_of<D, R>(job, job.a.seqs[s])) : 0u);
+    }
+    return v;
 }
 
 struct attn_head {
@@ -122,7 +168,14 @@ struct attn_head {
     int32_t head;
     int32_t tile;
     uint32_t units; /* of a page */
+    float inverse;  /* of it, about */
     uint32_t at;    /* where it begins on the line */
+
+    __device__ void set_units(uint32_t u)
+    {
+        units = u;
+        inverse = __fdividef(1.0f, (float)u);
+    }
 
     __device__ uint32_t length() const
     {
@@ -139,30 +192,33 @@ struct attn_head {
         if (x <= at) {
             return 0;
         }
-        const uint32_t y = x - at;
-        const uint32_t i = y <= ATTN_BEGIN_UNITS ? 1 : (y - ATTN_BEGIN_UNITS + units - 1) / units;
+        if (x - at <= ATTN_BEGIN_UNITS) {
+            return 1;
+        }
+        const uint32_t y = x - at - ATTN_BEGIN_UNITS; /* i: the first with i units >= y */
+        uint32_t i = (uint32_t)((float)y * inverse);
+        while (i > 0 && (i - 1) * units >= y) {
+            i--;
+        }
+        while (i <= cost.n_pages && i * units < y) {
+            i++;
+        }
         return (int32_t)min(max(i, 1u), cost.n_pages + 1);
     }
 };
 
 /* One warp: the head that x lies in; or, if token >= 0, the head `head` and the tile of that token and row.  x < total. */
 template <int D, int R>
-static __device__ void attn_find(const attn_job &job, uint32_t x, int32_t token, int32_t query_head,
-                                 attn_head *out)
+static __device__ void attn_find(const attn_job &job, const attn_survey &survey, uint32_t x,
+                                 int32_t token, int32_t query_head, attn_head *out)
 {
     const int lane = threadIdx.x % 32;
+    kern_attn_seq s = survey.seq;
+    uint32_t units = survey.units;
+    uint32_t sum = survey.sum;
     uint32_t before = 0;
-    for (int base = 0; base < job.a.n_seqs; base += 32) {
-        kern_attn_seq s = {};
-        if (base + lane < job.a.n_seqs) {
-            s = job.a.seqs[base + lane];
-        }
-        const uint32_t units = attn_seq_units(job, attn_cost_of<D, R>(job, s));
-        uint32_t sum = units; /* of lanes up to this */
-        for (int step = 1; step < 32; step *= 2) {
-            const uint32_t other = __shfl_up_sync(~0u, sum, step);
-            sum += lane >= step ? other : 0;
-        }
+#pragma unroll 1
+    for (int base = 0;;) {
         const bool here = token >= 0 ? token >= s.first_token && token < s.first_token + s.n_tokens
                                      : x < before + sum;
         const uint32_t found = __ballot_sync(~0u, here);
@@ -173,6 +229,13 @@ static __device__ void attn_find(const attn_job &job, uint32_t x, int32_t token,
             break;
         }
         before += __shfl_sync(~0u, sum, 31);
+        base += 32;
+        s = {};
+        if (base + lane < job.a.n_seqs) {
+            s = job.a.seqs[base + lane];
+        }
+        units = attn_seq_units(job, attn_cost_of<D, R>(job, s));
+        sum = attn_sum_up(units);
     }
     out->seq = job.a.seqs[out->seq_number];
     out->cost = attn_cost_of<D, R>(job, out->seq);
@@ -182,9 +245,11 @@ static __device__ void attn_find(const attn_job &job, uint32_t x, int32_t token,
     };
     if (token >= 0) {
         out->head = query_head / job.group;
-        out->tile = ((token - out->seq.first_token) * job.group + query_head % job.group) / R;
+        out->tile =
+            ((token - out->seq.first_token) * job.group + query_head - out->head * job.group) / R;
     } else {
         int n = 0; /* heads that begin at x or before */
+#pragma unroll 1
         for (int base = 0; base < job.layer.n_kv_heads; base += 32) {
             const int h = base + lane;
             const bool begun = h < job.layer.n_kv_heads && head_at(h) <= x - out->at;
@@ -192,11 +257,11 @@ static __device__ void attn_find(const attn_job &job, uint32_t x, int32_t token,
         }
         out->head = n - 1;
     }
-    out->units =
-        attn_units_before(job.layer, out->head + 1) - attn_units_before(job.layer, out->head);
+    out->set_units(attn_units_before(job.layer, out->head + 1) -
+                   attn_units_before(job.layer, out->head));
     out->at += head_at(out->head);
     if (token < 0) {
-        out->tile = (int32_t)((x - out->at) / out->length());
+        out->tile = c.n_tiles > 1 ? (int32_t)((x - out->at) / out->length()) : 0;
     }
     out->at += (uint32_t)out->tile * out->length();
 }
@@ -217,7 +282,7 @@ static __device__ void attn_next(const attn_job &job, attn_head *h)
         } while (h->seq.n_tokens == 0);
         h->cost = attn_cost_of<D, R>(job, h->seq);
     }
-    h->units = attn_units_before(job.layer, h->head + 1) - attn_units_before(job.layer, h->head);
+    h->set_units(attn_units_before(job.layer, h->head + 1) - attn_units_before(job.layer, h->head));
 }
 
 #endif /* KERNELS_CUDA_ATTN_JOB_CUH */

@@ -196,8 +196,9 @@ static __device__ __forceinline__ float4 attn_query_load(const attn_job &job, co
     if (row >= C::R || at >= p.head.seq.n_tokens * job.group || 4 * lane >= C::D) {
         return make_float4(0.0f, 0.0f, 0.0f, 0.0f);
     }
-    const int64_t token = p.head.seq.first_token + at / job.group;
-    const int64_t head = (int64_t)p.head.head * job.group + at % job.group;
+    const int t = attn_token_of(job, at);
+    const int64_t token = p.head.seq.first_token + t;
+    const int64_t head = (int64_t)p.head.head * job.group + (at - t * job.group);
     return *(const float4 *)(job.a.q + (token * job.a.n_heads + head) * C::D + 4 * lane);
 }
 

@@ -81,13 +81,19 @@ struct attn_shared {
     float2 ml[C::max_warps][ATTN_MAX_ROWS]; /* maximum and sum of each warp */
 };
 
+/* The token of a sequence that has its query row. */
+static __device__ __forceinline__ int attn_token_of(const attn_job &job, int row)
+{
+    return (int)attn_over((uint32_t)row, (uint32_t)job.group, job.group_inverse);
+}
+
 /* The position of a query row of the piece; rows past the last are like the last. */
 template <class C>
 static __device__ attn_place attn_row_place(const attn_job &job, const attn_piece &p, int row)
 {
-    const int t = (p.head.tile * C::R + row) / job.group;
-    const int64_t at = p.head.seq.position + min(t, p.head.seq.n_tokens - 1);
-    return {(int32_t)(at / KERN_BLOCK_TOKENS), (int32_t)(at % KERN_BLOCK_TOKENS)};
+    const int t = attn_token_of(job, p.head.tile * C::R + row);
+    const int64_t at = p.head.seq.position + min(t, p.head.seq.n_tokens - 1); /* not below 0 */
+    return {(int32_t)(at >> 7), (int32_t)at & (KERN_BLOCK_TOKENS - 1)};
 }
 
 /* What queries see (op_attn.h). */
