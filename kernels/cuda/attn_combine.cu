@@ -68,6 +68,7 @@ __global__ void __launch_bounds__(kWarps * 32) attn_combine(const __grid_constan
 {
     __shared__ attn_head head;
     __shared__ uint32_t total;
+    __shared__ int places[ATTN_MAX_CTAS]; /* of the parts, among their rows; -1: it is not there */
     __shared__ attn_sum sums[kWarps][D / 4];
     __shared__ float4 together[D / 4];                /* of the first CTA */
     const int n_vectors = D / 4 / (int)gridDim.z;     /* 8, 16 or 32 */
@@ -93,7 +94,16 @@ __global__ void __launch_bounds__(kWarps * 32) attn_combine(const __grid_constan
     const attn_shares shares(job, total);
     const int first = (int)shares.owner(head.at);
     const int last = (int)shares.owner(head.at + head.item_at(head.cost.n_pages));
-    const int row = ((token - head.seq.first_token) * job.group + query_head % job.group) % R;
+    const int n_parts = last - first + 1;
+    for (int i = (int)threadIdx.x; i < n_parts; i += (int)blockDim.x) {
+        const int c = first + i;
+        /* a CTA may lie inside one page, and have no part */
+        const bool is_there = head.first_item(shares.begin((uint32_t)c)) !=
+                              head.first_item(shares.begin((uint32_t)c + 1));
+        const int row = ((token - head.seq.first_token) * job.group + query_head % job.group) % R;
+        places[i] = is_there ? (c * ATTN_PARTS + (i == 0 ? 1 : 0)) * ATTN_MAX_ROWS + row : -1;
+    }
+    __syncthreads(); /* the places are here */
     cuda_rotation<D> rotation = {};
     if (turns) {
         rotation = cuda_rotation_of<D>(&job.a.formats[head.head].v);
@@ -107,16 +117,13 @@ __global__ void __launch_bounds__(kWarps * 32) attn_combine(const __grid_constan
     }
 
     attn_sum sum = attn_no_sum();
-    for (int c0 = first + group; c0 <= last; c0 += kBatch * n_groups) {
+    for (int p = group; p < n_parts; p += kBatch * n_groups) {
         int from[kBatch];
         attn_sum parts[kBatch];
 #pragma unroll
         for (int i = 0; i < kBatch; i++) {
-            const int c = c0 + i * n_groups;
-            /* a CTA may lie inside one page, and have no part */
-            const bool is_there = c <= last && head.first_item(shares.begin((uint32_t)c)) !=
-                                                   head.first_item(shares.begin((uint32_t)c + 1));
-            from[i] = is_there ? (c * ATTN_PARTS + (c == first ? 1 : 0)) * ATTN_MAX_ROWS + row : -1;
+            const int at = p + i * n_groups;
+            from[i] = at < n_parts ? places[at] : -1;
         }
         ptx_wait_for_launch_before();
 #pragma unroll
