@@ -87,7 +87,7 @@ static __device__ attn_piece attn_line_cut(const attn_job &job, attn_line *line)
     return p;
 }
 
-/* One warp: a piece, its head's format and what is left of the share, for all. */
+/* One warp: a piece, its head's format, which is on its way, and what is left of the share, for all. */
 template <class C>
 static __device__ void attn_publish(const attn_job &job, attn_shared<C> &shared, int n,
                                     const attn_piece &piece, const attn_line &line)
@@ -98,9 +98,9 @@ static __device__ void attn_publish(const attn_job &job, attn_shared<C> &shared,
         shared.piece[n % 2] = piece;
     }
     if (piece.is_there) {
-        const int4 *from = (const int4 *)&job.layer.heads[piece.head.head];
-        for (int i = lane; i < (int)(sizeof(cuda_head) / 16); i += 32) {
-            ((int4 *)&shared.format[n % 2])[i] = from[i];
+        const uint8_t *from = (const uint8_t *)&job.layer.heads[piece.head.head];
+        for (int i = lane * 16; i < (int)sizeof(cuda_head); i += 32 * 16) {
+            ptx_copy_16(ptx_shared(&shared.format[n % 2]) + (uint32_t)i, from + i);
         }
     }
 }
@@ -217,12 +217,12 @@ static __global__ void __launch_bounds__(C::max_warps * 32, 1)
         attn_line line = attn_line_find<C>(job, own);
         const attn_piece piece = attn_line_cut<C>(job, &line);
         int n_full = 0;
+        if (warp == planner) {
+            attn_publish<C>(job, shared, 0, piece, line);
+        }
         if (piece.is_there) {
             loader.begin(piece, job.layer.heads[piece.head.head]);
             n_full = loader.fill(piece, loader.n_pages, n_full);
-        }
-        if (warp == planner) {
-            attn_publish<C>(job, shared, 0, piece, line);
         }
         ptx_wait_for_launch_before();
         if (!piece.is_there) {
@@ -231,6 +231,7 @@ static __global__ void __launch_bounds__(C::max_warps * 32, 1)
         query = attn_query_load<C>(job, piece, warp);
         (void)loader.fill(piece, loader.n_items, n_full);
     }
+    ptx_copies_wait();
     __syncthreads(); /* the piece is here */
     for (int n = 0;; n++) {
         const attn_piece &piece = shared.piece[n % 2];
@@ -279,6 +280,7 @@ static __global__ void __launch_bounds__(C::max_warps * 32, 1)
             }
         }
         attn_stage<C>(shared, sums, state);
+        ptx_copies_wait();
         __syncthreads(); /* the sums are here, and the next piece */
         const attn_piece &after = shared.piece[(n + 1) % 2];
         if (after.is_there) {
