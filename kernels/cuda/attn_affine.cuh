@@ -66,38 +66,35 @@ static __device__ __forceinline__ attn_factor<NC> affine_fold(uint4 q, uint32_t 
     return f;
 }
 
-/* Sums of a band: d [y] of its square y. */
+/* Sums of a band: d [y] of its square y; NC = 1: what belongs to low parts is in the odd columns. */
 template <int NC>
 struct affine_sums {
-    float high[2][4];
-    float low[NC == 2 ? 2 : 1][4]; /* NC = 1: in the odd columns of high */
+    float d[2][4];
 
     __device__ __forceinline__ void clear()
     {
 #pragma unroll
         for (int i = 0; i < 8; i++) {
-            high[i / 4][i % 4] = 0.0f;
-            low[i / 4 % (NC == 2 ? 2 : 1)][i % 4] = 0.0f;
+            d[i / 4][i % 4] = 0.0f;
         }
     }
     /* A square of columns, from its words of a lane. */
     template <int B>
     __device__ __forceinline__ void add(const uint32_t *w, const attn_factor<NC> &f)
     {
+        const uint4 a[2] = {affine_square<B>(w, 0), affine_square<B>(w, 1)};
 #pragma unroll
-        for (int y = 0; y < 2; y++) {
-            const uint4 a = affine_square<B>(w, y);
-            ptx_mma_fp16(high[y], a, f.word[0], f.word[1]);
-            if constexpr (NC == 2) {
-                ptx_mma_fp16(low[y], a, f.word[2], f.word[3]);
+        for (int i = 0; i < 2 * NC; i += 2) {
+#pragma unroll
+            for (int y = 0; y < 2; y++) {
+                ptx_mma_fp16(d[y], a[y], f.word[i], f.word[i + 1]);
             }
         }
     }
     __device__ __forceinline__ float get(int part, int j) const
     {
         const int i = part % 2 * 2;
-        return NC == 2 ? high[part / 2][i + j] + low[NC == 2 ? part / 2 : 0][i + j]
-                       : high[part / 2][i] + high[part / 2][i + 1];
+        return NC == 2 ? d[part / 2][i + j] : d[part / 2][i] + d[part / 2][i + 1];
     }
 };
 

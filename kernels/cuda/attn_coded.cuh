@@ -2,8 +2,8 @@
  * a fragment in one byte permutation, products are int8 and exact.
  *
  * Keys:    logit = norm * (levels . query codes), per segment.
- * Values:  weight * norm as a 16-bit integer relative to the largest of the page (one multiply-add puts it into the
- *          mantissa of 2^23), its bytes by permutation, transposed into the right-hand factor.
+ * Values:  weight * norm as an integer of 16 bits, in a unit that the largest norm of the page decides (one multiply-add
+ *          puts it into a mantissa), its bytes by permutation, transposed into the right-hand factor.
  * Levels of 4 bits are m + 1/2: the halves are added as half the sum of the other factor. */
 #ifndef KERNELS_CUDA_ATTN_CODED_CUH
 #define KERNELS_CUDA_ATTN_CODED_CUH
@@ -275,9 +275,12 @@ struct coded_weights {
         for (int step = 4; step < 32; step *= 2) {
             most = __hmax2_nan(most, __shfl_xor_sync(~0u, most, step));
         }
+        /* unit: the power of two that makes the largest 15 or 16 bits of it; like every float from `one` on to twice that */
         const float top = __low2float(most);
-        const float scale = __fdividef(65535.0f, fmaxf(top, 1e-7f));
-        *unit_out = top * (1.0f / 65535.0f);
+        const uint32_t exponent = __float_as_uint(fmaxf(top, 1e-7f)) & 0x7f800000u;
+        const float unit = __uint_as_float(exponent - (15u << 23));
+        const float one = __uint_as_float(exponent + (8u << 23));
+        *unit_out = top < INFINITY ? unit : NAN;
         float sum[C::NC] = {};
 #pragma unroll
         for (int u = 0; u < 8; u++) {
@@ -285,10 +288,10 @@ struct coded_weights {
             uint32_t z[2][C::NC];
 #pragma unroll
             for (int r = 0; r < 2; r++) {
-                const float k = (r == 0 ? f.x : f.y) * scale;
+                const float k = r == 0 ? f.x : f.y;
 #pragma unroll
                 for (int j = 0; j < C::NC; j++) {
-                    z[r][j] = __float_as_uint(fmaf(p[u][r][j], k, 8388608.0f));
+                    z[r][j] = __float_as_uint(fmaf(p[u][r][j], k, one));
                     if (with_half_sum) {
                         sum[j] = fmaf(p[u][r][j], k, sum[j]);
                     }
@@ -311,7 +314,7 @@ struct coded_weights {
                 for (int step = 4; step < 32; step *= 2) {
                     sum[j] += __shfl_xor_sync(~0u, sum[j], step);
                 }
-                half_sum[j] = __float2int_rn(0.5f * sum[j]);
+                half_sum[j] = __float2int_rn(__fdividef(0.5f * sum[j], unit));
             }
         }
     }
