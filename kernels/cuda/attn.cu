@@ -10,11 +10,12 @@ constexpr int kMaxDim = 128;
 constexpr int kDenseChunk = 4096; /* 16 x 128 bf16 values */
 constexpr int64_t kParts = (int64_t)ATTN_MAX_CTAS * ATTN_PARTS * ATTN_MAX_ROWS;
 
-int32_t slot_bytes(const kern_cuda_formats *f)
+int32_t slot_bytes(const kern_cuda_formats *f, int side)
 {
-    const int32_t rows = 16 * 2 * f->head_dim; /* a tile of open rows must fit */
-    const int32_t page = f->family == CUDA_DENSE ? kDenseChunk : f->side_bytes;
-    return ((page > rows ? page : rows) + CUDA_UNIT_BYTES - 1) / CUDA_UNIT_BYTES * CUDA_UNIT_BYTES;
+    const int32_t sums = ATTN_SUMS_BYTES(f->head_dim); /* more than a tile of open rows */
+    const int32_t page = f->family == CUDA_DENSE ? kDenseChunk : f->side_bytes[side];
+    const int32_t most = f->family != CUDA_DENSE && sums > page ? sums : page;
+    return (most + CUDA_UNIT_BYTES - 1) / CUDA_UNIT_BYTES * CUDA_UNIT_BYTES;
 }
 
 /* 2^32 over x, rounded down; of 1 one less, so that it fits. */
@@ -57,7 +58,8 @@ extern "C" base_status kern_cuda_attn(void *stream, const kern_cuda_attn_work *w
     job.group = args->n_heads / args->n_kv_heads;
     job.n_ctas_inverse = inverse_of(job.n_ctas);
     job.group_inverse = inverse_of(job.group);
-    job.slot_bytes = slot_bytes(f);
+    job.slot_bytes[0] = slot_bytes(f, 0);
+    job.slot_bytes[1] = slot_bytes(f, 1);
     job.n_halves = f->n_halves;
     job.begins_early = work->pages_are_old;
 

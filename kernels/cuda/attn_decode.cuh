@@ -17,20 +17,18 @@
 template <class C>
 struct attn_layout {
     int ring;
-    int sums; /* of each warp: [R][pitch] */
     int halves;
     int barriers;
     int items;
     int shared;
     int n_bytes;
 
-    __host__ __device__ attn_layout(int n_warps, int slot_bytes, int n_halves)
+    __host__ __device__ attn_layout(int n_warps, const attn_job &job)
     {
         const int slots = n_warps * C::slots;
         ring = 0;
-        sums = slots * slot_bytes;
-        halves = sums + n_warps * C::R * C::pitch * 4;
-        barriers = halves + (n_halves * 4 + 15) / 16 * 16;
+        halves = n_warps * attn_ring_bytes<C>(job);
+        barriers = halves + (job.n_halves * 4 + 15) / 16 * 16;
         items = barriers + slots * 8;
         shared = (items + slots * (int)sizeof(attn_item) + 15) / 16 * 16;
         n_bytes = shared + (int)sizeof(attn_shared<C>);
@@ -105,6 +103,14 @@ static __device__ void attn_publish(const attn_job &job, attn_shared<C> &shared,
     }
 }
 
+/* Where a warp's sums of a piece, [R][pitch], lie: in the last slots of its ring. */
+template <class C>
+static __device__ __forceinline__ float *attn_sums(const attn_job &job, uint8_t *ring, int warp)
+{
+    return (float *)(ring + warp * attn_ring_bytes<C>(job) +
+                     (C::slots - C::sum_slots) * job.slot_bytes[0]);
+}
+
 /* A warp's sums of a piece into shared memory. */
 template <class C>
 static __device__ void attn_stage(attn_shared<C> &shared, float *sums, attn_state<C> &state)
@@ -123,7 +129,7 @@ static __device__ void attn_stage(attn_shared<C> &shared, float *sums, attn_stat
         if (g == 0) {
             shared.ml[warp][row] = make_float2(state.m[j], l);
         }
-        float *to = sums + (warp * C::R + row) * C::pitch + g;
+        float *to = sums + row * C::pitch + g;
 #pragma unroll
         for (int d = 0; d < C::blocks; d++) {
             to[d * 16] = state.o[d][0][j];
@@ -134,8 +140,8 @@ static __device__ void attn_stage(attn_shared<C> &shared, float *sums, attn_stat
 
 /* All warps: adds what they staged of a piece, and writes it, as the result or as a part of it. */
 template <class C>
-static __device__ void attn_finish(const attn_job &job, const attn_shared<C> &shared,
-                                   const float *sums, const attn_piece &p)
+static __device__ void attn_finish(const attn_job &job, const attn_shared<C> &shared, uint8_t *ring,
+                                   const attn_piece &p)
 {
     constexpr int kVectors = C::D / 4;
     const int n_warps = (int)blockDim.x / 32;
@@ -149,7 +155,8 @@ static __device__ void attn_finish(const attn_job &job, const attn_shared<C> &sh
             x[w] = attn_no_sum();
             if (w < n_warps) {
                 const float2 ml = shared.ml[w][row];
-                x[w] = {((const float4 *)(sums + (w * C::R + row) * C::pitch))[vector], ml.x, ml.y};
+                const float *sums = attn_sums<C>(job, ring, w) + row * C::pitch;
+                x[w] = {((const float4 *)sums)[vector], ml.x, ml.y};
             }
         }
         const attn_sum sum = attn_add(x);
@@ -197,39 +204,39 @@ static __device__ const uint32_t *attn_load_halves(const attn_job &job, const cu
 }
 
 template <class C>
-static __global__ void __launch_bounds__(C::max_warps * 32, 1)
+static __global__ void __maxnreg__(C::max_registers)
     attn_kernel(const __grid_constant__ attn_job job)
 {
     extern __shared__ __align__(128) uint8_t memory[];
     const int warp = (int)threadIdx.x / 32;
     const int planner = (int)blockDim.x / 32 - 1; /* a warp */
-    const attn_layout<C> layout((int)blockDim.x / 32, job.slot_bytes, job.n_halves);
+    const attn_layout<C> layout((int)blockDim.x / 32, job);
     attn_shared<C> &shared = *(attn_shared<C> *)(memory + layout.shared);
-    float *sums = (float *)(memory + layout.sums);
+    uint8_t *ring = memory + layout.ring;
     uint32_t *halves = (uint32_t *)(memory + layout.halves);
     ptx_let_next_launch_begin();
     const kern_attn_seq own = attn_own_seq(job);
-    attn_loader<C> loader(job, memory + layout.ring + warp * C::slots * job.slot_bytes,
+    attn_loader<C> loader(job, ring + warp * attn_ring_bytes<C>(job),
                           (uint64_t *)(memory + layout.barriers) + warp * C::slots,
                           (attn_item *)(memory + layout.items) + warp * C::slots);
     float4 query = {};
+    int n_full = 0; /* slots of the ring */
     { /* every warp finds the first piece, so that none waits for another; pages come while the launch before ends */
         attn_line line = attn_line_find<C>(job, own);
         const attn_piece piece = attn_line_cut<C>(job, &line);
-        int n_full = 0;
         if (warp == planner) {
             attn_publish<C>(job, shared, 0, piece, line);
         }
         if (piece.is_there) {
             loader.begin(piece, job.layer.heads[piece.head.head]);
-            n_full = loader.fill(piece, loader.n_pages, n_full);
+            n_full = loader.fill(piece, loader.n_pages, n_full, C::slots);
         }
         ptx_wait_for_launch_before();
         if (!piece.is_there) {
             return;
         }
         query = attn_query_load<C>(job, piece, warp);
-        (void)loader.fill(piece, loader.n_items, n_full);
+        n_full = loader.fill(piece, loader.n_items, n_full, C::slots);
     }
     ptx_copies_wait();
     __syncthreads(); /* the piece is here */
@@ -241,7 +248,9 @@ static __global__ void __launch_bounds__(C::max_warps * 32, 1)
         if constexpr (C::family == CUDA_TABLE || (C::family == CUDA_CODED && C::KB == 0)) {
             tables = attn_load_halves<C>(job, format, halves);
         }
-        __syncthreads(); /* the query is here */
+        __syncthreads(); /* the query is here, and the sums of the piece before have been read */
+        ptx_copy_may_write();
+        (void)loader.fill(piece, loader.n_items, n_full, C::slots);
         if (warp == planner) {
             attn_line line = shared.line;
             const attn_piece after = attn_line_cut<C>(job, &line);
@@ -279,16 +288,16 @@ static __global__ void __launch_bounds__(C::max_warps * 32, 1)
                 table_page<C>(shared.query, tables, piece, format, loader, state, sees);
             }
         }
-        attn_stage<C>(shared, sums, state);
+        attn_stage<C>(shared, attn_sums<C>(job, ring, warp), state);
         ptx_copies_wait();
         __syncthreads(); /* the sums are here, and the next piece */
         const attn_piece &after = shared.piece[(n + 1) % 2];
         if (after.is_there) {
             loader.begin(after, shared.format[(n + 1) % 2]);
             query = attn_query_load<C>(job, after, warp);
-            (void)loader.fill(after, loader.n_items, 0);
+            n_full = loader.fill(after, loader.n_items, 0, C::slots - C::sum_slots);
         }
-        attn_finish<C>(job, shared, sums, piece);
+        attn_finish<C>(job, shared, ring, piece);
         if (!after.is_there) {
             return;
         }
@@ -302,11 +311,10 @@ static base_status attn_launch(cudaStream_t stream, const attn_job &job)
     constexpr int kMaxBytes = 227 * 1024;
     static_assert(sizeof(cuda_head) % 16 == 0, "copied in 16 bytes");
     int n_warps = C::max_warps;
-    while (n_warps > 1 &&
-           attn_layout<C>(n_warps, job.slot_bytes, job.n_halves).n_bytes > kMaxBytes) {
-        n_warps--;
+    while (n_warps > 1 && attn_layout<C>(n_warps, job).n_bytes > kMaxBytes) {
+        n_warps -= n_warps > 8 ? 4 : 1; /* as many a scheduler */
     }
-    const attn_layout<C> layout(n_warps, job.slot_bytes, job.n_halves);
+    const attn_layout<C> layout(n_warps, job);
     base_status st = cuda_to_status(
         cudaFuncSetAttribute(attn_kernel<C>, cudaFuncAttributeMaxDynamicSharedMemorySize,
                              layout.n_bytes),

@@ -27,9 +27,9 @@ struct attn_job {
     int32_t group;
     uint32_t n_ctas_inverse; /* 2^32 over it, rounded down, as the next */
     uint32_t group_inverse;
-    int32_t slot_bytes; /* of the ring */
-    int32_t n_halves;   /* room for them in shared memory */
-    bool begins_early;  /* before the launch before has ended */
+    int32_t slot_bytes[2]; /* of the ring: of the last slot, [1], and of those before it */
+    int32_t n_halves;      /* room for them in shared memory */
+    bool begins_early;     /* before the launch before has ended */
 };
 
 /* The kernels by family, one source file each: D 64 or 128; few: up to 4 query rows a tile; bits and
@@ -42,6 +42,9 @@ base_status attn_run_affine(void *stream, const attn_job &job, int head_dim, boo
                             const int32_t bits[2], int32_t group);
 /* The second launch, after any of them. */
 base_status attn_run_combine(void *stream, const attn_job &job, int head_dim, bool few);
+
+/* Of a warp: sums over V of D dims, padded so that there are no bank conflicts. */
+#define ATTN_SUMS_BYTES(D) (ATTN_MAX_ROWS * ((D) + 4) * 4)
 
 /* What it costs to begin a head, as bytes that a CTA reads in that time: about 6 us of latencies (the queries, the first
  * page, the sums of the warps) at 25 GB/s. */

@@ -24,8 +24,14 @@ struct attn_kind {
     static constexpr int chunk_rows = 16;                   /* of bf16 */
     static constexpr int chunk_bytes = chunk_rows * 2 * D_; /* of bf16 rows of one side */
     static constexpr int slots = FAMILY_ == CUDA_DENSE ? 5 : 2;
-    /* Instructions bind 2 bits. */
-    static constexpr int max_warps = NC_ == 1 && KB_ == 2 ? 12 : 8;
+    static constexpr int sum_slots = FAMILY_ == CUDA_DENSE ? 2 : 1; /* that hold a warp's sums */
+    /* Where instructions bind, three a scheduler: 2 bits with few rows, and K of several segments. */
+    static constexpr bool binds =
+        (KB_ == 2 && NC_ == 1) || (FAMILY_ == CUDA_CODED && KB_ == 0 && VB_ != 0);
+    static constexpr int max_warps = binds ? 12 : 8;
+    /* Leaves room for the launch that merges the parts, which begins while this one runs; eight rows over several
+     * segments would spill for it. */
+    static constexpr int max_registers = !binds ? 232 : NC_ == 1 ? 152 : 168;
     static constexpr int pitch = D_ + (NC_ == 2 ? 4 : 8); /* of staged sums: no bank conflicts */
     /* Of queries as fp16. */
     static constexpr int half_words = FAMILY_ == CUDA_TABLE    ? blocks * 32 * 2 * NC_
@@ -188,18 +194,21 @@ struct attn_state {
         for (int j = 0; j < C::NC; j++) {
             const bool none = top[j] == -INFINITY;
             const float less = none ? 0.0f : top[j];
-            float sum = 0.0f;
+            float sum[2] = {}; /* of each r: a shorter chain */
 #pragma unroll
             for (int u = 0; u < B; u++) {
 #pragma unroll
                 for (int r = 0; r < 2; r++) {
                     const float p = ptx_exp2(fmaf(x[u][r][j], unit[j], -less));
-                    sum += p;
+                    sum[r] += p;
                     x[u][r][j] = p;
                 }
             }
             factor[j] = none ? 0.0f : ptx_exp2(top[j] - m[j]);
-            l[j] = sees[j] && !none ? fmaf(factor[j], sum, l[j]) : l[j];
+            /* By bits, so that no branch is made of it: what a row does not see may be infinite. */
+            const uint32_t counts = none ? 0u : ~0u;
+            l[j] =
+                fmaf(factor[j], __uint_as_float(__float_as_uint(sum[0] + sum[1]) & counts), l[j]);
         }
     }
 };

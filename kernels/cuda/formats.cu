@@ -259,7 +259,7 @@ void build(kern_cuda_formats *p, const kern_head_format *formats, builder *b)
         b->units[h + 1] = b->units[h] + formats[h].head_page_bytes / CUDA_UNIT_BYTES;
         for (int s = 0; s < 2; s++) {
             const int32_t n_bytes = head->side[s].n_bytes;
-            p->side_bytes = n_bytes > p->side_bytes ? n_bytes : p->side_bytes;
+            p->side_bytes[s] = n_bytes > p->side_bytes[s] ? n_bytes : p->side_bytes[s];
         }
     }
     p->layer.total_units = b->units[n];

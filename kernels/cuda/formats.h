@@ -70,10 +70,10 @@ struct kern_cuda_formats {
     void *device; /* one block behind the pointers of layer */
     cuda_family family;
     int32_t head_dim;
-    int32_t bits[2];    /* of K and V when every head has one segment of that width, else 0 */
-    int32_t group;      /* of all affine segments when it is the same, else 0 */
-    int32_t side_bytes; /* the largest n_bytes of a side */
-    int32_t n_halves;   /* the most table entries of one head */
+    int32_t bits[2];       /* of K and V when every head has one segment of that width, else 0 */
+    int32_t group;         /* of all affine segments when it is the same, else 0 */
+    int32_t side_bytes[2]; /* the largest n_bytes of K and of V */
+    int32_t n_halves;      /* the most table entries of one head */
     int32_t n_sms;
 };
 
