@@ -2,12 +2,13 @@
  *
  * forward:  x[t, h, :] = the page basis of its KV head's side (page.h): order, then rotation
  * inverse:  its transpose.  KV head of query head h is h / (H / Hkv).  Heads without order and signs stay as
- *           they are.
+ *           they are.  Where K has query_signs it is they that count, both ways: so forward is for queries, and inverse
+ *           takes rows of K back to the model's dims.
  *
  *   x  [T, H, D]  f32, in place
  *
  * Limits.    D 64 or 128; T >= 0; H a multiple of Hkv.
- * Numerics.  f32; inverse(forward(x)) = x within 1e-6 of the row's norm.
+ * Numerics.  f32; inverse(forward(x)) = x within 1e-6 of the row's norm, but where K has query_signs.
  * Errors.    BAD_INPUT, DEVICE_LOST. */
 #ifndef KERNELS_OP_BASIS_H
 #define KERNELS_OP_BASIS_H

@@ -19,7 +19,9 @@
  *          y = (M(m) (x) Hadamard(h) / sqrt(h)) * diag(signs) * y, part i of h dims becoming the sum over parts
  *          j of M[i][j] = row[(j - i) mod m] times part j, with the orthogonal circulants
  *          row(1) = 1;  row(3) = 1/3, -2/3, -2/3;  row(5) = 3/5, -2/5 four times;
- *          row(7) = a, a, a, -b, a, -b, -b, a = 0.445903002, b = 0.261203875. */
+ *          row(7) = a, a, a, -b, a, -b, -b, a = 0.445903002, b = 0.261203875.
+ * Rows of K may be stretched dim by dim and queries shrunk by as much, which leaves q . k as it is: then signs of rows
+ * are any numbers but 0, and queries have query_signs, 1 / signs, in their place. */
 #ifndef KERNELS_PAGE_H
 #define KERNELS_PAGE_H
 
@@ -54,8 +56,9 @@ typedef struct kern_segment {
 typedef struct kern_side { /* K or V of one head */
     int32_t n_segments;
     kern_segment segments[KERN_MAX_SEGMENTS];
-    const float *signs;    /* [head_dim] of +1, -1, in the page basis; NULL: not rotated */
-    const uint16_t *order; /* [head_dim], a permutation of the model's dims; NULL: as they are */
+    const float *signs;       /* of rows [head_dim], in the page basis; NULL: not rotated */
+    const float *query_signs; /* of queries [head_dim], K only; NULL: signs, all of them +1 or -1 */
+    const uint16_t *order;    /* [head_dim], a permutation of the model's dims; NULL: as they are */
 } kern_side;
 
 typedef struct kern_head_format { /* of one (layer, KV head) */

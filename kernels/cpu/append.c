@@ -24,7 +24,7 @@ static void append_row(const kern_side *side, const float *x, const float *turns
         cpu_turn_row(turns, head_dim, y);
     }
     if (side->signs != NULL || side->order != NULL) {
-        cpu_rotate(side, false, y);
+        cpu_rotate(side, side->signs, false, y);
     }
     for (int32_t d = 0; d < head_dim; d++) {
         row[d] = base_bf16_from_f32(y[d]);

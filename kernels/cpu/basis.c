@@ -19,7 +19,8 @@ static void basis_share(void *arg, int32_t task, int32_t thread)
             const kern_head_format *f = &a->formats[h / group];
             const kern_side *side = a->v_side ? &f->v : &f->k;
             if (side->signs != NULL || side->order != NULL) {
-                cpu_rotate(side, a->inverse, a->x + (t * a->n_heads + h) * a->head_dim);
+                cpu_rotate(side, cpu_query_signs(side), a->inverse,
+                           a->x + (t * a->n_heads + h) * a->head_dim);
             }
         }
     }

@@ -61,19 +61,19 @@ static inline __attribute__((always_inline)) void rotate_part(float *y, const fl
     }
 }
 
-CPU_CLONES static void rotate(const kern_side *side, bool inverse, float *x)
+CPU_CLONES static void rotate(const kern_side *side, const float *signs, bool inverse, float *x)
 {
     for (int32_t s = 0; s < side->n_segments; s++) {
         const int32_t n = side->segments[s].n_dims;
         const int32_t h = n % 7 == 0 ? n / 7 : n % 5 == 0 ? n / 5 : n % 3 == 0 ? n / 3 : n;
-        const float *signs = side->signs + side->segments[s].first_dim;
-        float *y = x + side->segments[s].first_dim;
+        const int32_t first = side->segments[s].first_dim;
+        float *y = x + first;
 
         if (inverse && h != n) {
             mix(y, n / h, h, true);
         }
         for (int32_t at = 0; at < n; at += h) {
-            rotate_part(y + at, signs + at, h, inverse);
+            rotate_part(y + at, signs + first + at, h, inverse);
         }
         if (!inverse && h != n) {
             mix(y, n / h, h, false);
@@ -81,7 +81,7 @@ CPU_CLONES static void rotate(const kern_side *side, bool inverse, float *x)
     }
 }
 
-void cpu_rotate(const kern_side *side, bool inverse, float *x)
+void cpu_rotate(const kern_side *side, const float *signs, bool inverse, float *x)
 {
     const uint16_t *order = side->order;
     float model[KERN_MAX_HEAD_DIM];
@@ -96,8 +96,8 @@ void cpu_rotate(const kern_side *side, bool inverse, float *x)
             x[j] = model[order[j]];
         }
     }
-    if (side->signs != NULL) {
-        rotate(side, inverse, x);
+    if (signs != NULL) {
+        rotate(side, signs, inverse, x);
     }
     if (order != NULL && inverse) {
         for (int32_t j = 0; j < head_dim; j++) {

@@ -5,8 +5,16 @@
 #include "kernels/page.h"
 
 #include <stdbool.h>
+#include <stddef.h>
 
-/* x [head_dim] in place: order and rotation, as far as the side has them.  f32 in a fixed order. */
-void cpu_rotate(const kern_side *side, bool inverse, float *x);
+/* The signs that queries have, and outputs. */
+static inline const float *cpu_query_signs(const kern_side *side)
+{
+    return side->query_signs != NULL ? side->query_signs : side->signs;
+}
+
+/* x [head_dim] in place: order and rotation, as far as the side has them.  signs: the side's, or its query_signs.  f32 in
+ * a fixed order. */
+void cpu_rotate(const kern_side *side, const float *signs, bool inverse, float *x);
 
 #endif /* KERNELS_CPU_CPU_ROTATE_H */

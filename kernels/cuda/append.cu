@@ -55,7 +55,8 @@ template <int D>
 __device__ cuda_rotation<D> rotation_at(const kern_append_args &a, int head_side)
 {
     const kern_head_format *format = &a.formats[head_side / 2];
-    return cuda_rotation_of<D>(head_side % 2 == 0 ? &format->k : &format->v);
+    const kern_side *side = head_side % 2 == 0 ? &format->k : &format->v;
+    return cuda_rotation_of<D>(side, side->signs);
 }
 
 /* The lane's dims of a row, turned if there are turns [D/2] for it, in the order of the page basis. */
@@ -116,7 +117,8 @@ __device__ void turn_queries(const kern_append_args &a, int64_t first)
     const int64_t row = first + threadIdx.x / 32;
     const int head = (int)(row % a.n_heads);
     const bool is_there = row < (int64_t)a.n_tokens * a.n_heads;
-    const cuda_rotation<D> r = cuda_rotation_of<D>(&a.formats[head / (a.n_heads / a.n_kv_heads)].k);
+    const kern_side *side = &a.formats[head / (a.n_heads / a.n_kv_heads)].k;
+    const cuda_rotation<D> r = cuda_rotation_of<D>(side, cuda_query_signs(side));
     cuda_after_previous();
     if (!is_there) {
         return;

@@ -29,7 +29,7 @@ __global__ void __launch_bounds__(kThreads) basis_kernel(const kern_basis_args a
     const int head = blockIdx.x;
     const kern_head_format *format = &a.formats[head / (a.n_heads / a.n_kv_heads)];
     const kern_side *side = a.v_side ? &format->v : &format->k;
-    const cuda_rotation<D> r = cuda_rotation_of<D>(side);
+    const cuda_rotation<D> r = cuda_rotation_of<D>(side, cuda_query_signs(side));
     cuda_after_previous();
     if (!r.rotated && r.order == nullptr) {
         return;

@@ -40,8 +40,15 @@ struct cuda_rotation {
     float signs[E];
 };
 
+/* Those of queries and outputs. */
+__device__ __forceinline__ const float *cuda_query_signs(const kern_side *side)
+{
+    return side->query_signs != nullptr ? side->query_signs : side->signs;
+}
+
+/* signs: the side's, or its query_signs. */
 template <int D>
-__device__ inline cuda_rotation<D> cuda_rotation_of(const kern_side *side)
+__device__ inline cuda_rotation<D> cuda_rotation_of(const kern_side *side, const float *signs)
 {
     using R = cuda_rotation<D>;
     const int lane = threadIdx.x % 32;
@@ -49,7 +56,7 @@ __device__ inline cuda_rotation<D> cuda_rotation_of(const kern_side *side)
     R r = {};
 
     r.order = side->order;
-    r.rotated = side->signs != nullptr;
+    r.rotated = signs != nullptr;
     r.n_parts = 1;
     if (!r.rotated) {
         return r;
@@ -70,7 +77,7 @@ __device__ inline cuda_rotation<D> cuda_rotation_of(const kern_side *side)
     }
 #pragma unroll
     for (int e = 0; e < R::E; e++) {
-        r.signs[e] = side->signs[dim + e];
+        r.signs[e] = signs[dim + e];
     }
     return r;
 }
@@ -145,7 +152,7 @@ __device__ __forceinline__ void cuda_rotate(const cuda_rotation<D> &r, bool inve
     }
 #pragma unroll
     for (int e = 0; e < E; e++) {
-        x[e] = inverse ? x[e] : x[e] * r.signs[e];
+        x[e] = inverse ? x[e] : __fmul_rn(x[e], r.signs[e]); /* else a sum might take it in */
     }
     cuda_hadamard<D>(r, x);
 #pragma unroll

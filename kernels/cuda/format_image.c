@@ -28,6 +28,7 @@ static const void *add(image *im, const void *p, size_t n_bytes)
 static void add_side(image *im, kern_side *side, int32_t head_dim)
 {
     side->signs = add(im, side->signs, (size_t)head_dim * sizeof *side->signs);
+    side->query_signs = add(im, side->query_signs, (size_t)head_dim * sizeof *side->query_signs);
     side->order = add(im, side->order, (size_t)head_dim * sizeof *side->order);
     for (int32_t i = 0; i < side->n_segments; i++) {
         kern_segment *g = &side->segments[i];

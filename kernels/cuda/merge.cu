@@ -30,7 +30,8 @@ __global__ void __launch_bounds__(kWarp *kRows) merge_kernel(const kern_merge_ar
     cuda_rotation<D == 0 ? 64 : D> rotation = {};
     if constexpr (D != 0) {
         const int head = (int)(row % a.n_heads) / (a.n_heads / a.n_kv_heads);
-        rotation = cuda_rotation_of<D>(&a.formats[head].v);
+        const kern_side *side = &a.formats[head].v;
+        rotation = cuda_rotation_of<D>(side, side->signs);
     }
     cuda_after_previous();
     if (row >= a.rows) {

@@ -19,6 +19,7 @@ typedef struct append_case {
     int64_t positions[TOKENS];
     int32_t dest[TOKENS];
     kern_open opens[OPENS];
+    float query_signs[DIM];
     kern_append_args args;
 } append_case;
 
@@ -47,6 +48,13 @@ static append_case *case_create(bool rotated)
     }
     c->opens[0].n_carry = 7;
     c->opens[0].carry = c->carry;
+    for (int32_t d = 0; rotated && d < DIM;
+         d++) { /* K's rows of head 0 stretched, its queries shrunk */
+        const float by = 0.5f + 0.6f * (float)(d % 3);
+        c->query_signs[d] = c->fx[0].signs[0][d] / by;
+        c->fx[0].signs[0][d] *= by;
+        c->formats[0].k.query_signs = c->query_signs;
+    }
     c->args = (kern_append_args){.k = c->k,
                                  .v = c->v,
                                  .positions = c->positions,

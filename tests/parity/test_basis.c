@@ -182,6 +182,39 @@ static void ordered_sides_of_odd_groups_agree_with_fp64(void **state)
     kern_ctx_destroy(ctx);
 }
 
+/* Where K has query_signs, they count both ways, and signs do not. */
+static void query_signs_take_the_place_of_signs(void **state)
+{
+    (void)state;
+    enum { T = 5, D = 128 };
+    kern_ctx *ctx = parity_ctx(1);
+    page_fixture own;
+    page_fixture other;
+    page_fixture_init(&own, D, 2, four_bits, four_bits, true, 7);
+    page_fixture_init(&other, D, 2, four_bits, four_bits, true, 8);
+    own.format.k.query_signs = other.signs[0];
+    for (int32_t d = 0; d < D; d++) {
+        other.signs[0][d] *= 0.75f + (float)d / D;
+    }
+    for (int32_t inverse = 0; inverse < 2; inverse++) {
+        float *x[2] = {parity_normals(9, T * D, 1.0), parity_normals(9, T * D, 1.0)};
+        for (int32_t i = 0; i < 2; i++) {
+            const kern_basis_args args = {.x = x[i],
+                                          .formats = i == 0 ? &own.format : &other.format,
+                                          .n_tokens = T,
+                                          .n_heads = 1,
+                                          .n_kv_heads = 1,
+                                          .head_dim = D,
+                                          .inverse = inverse == 1};
+            CHECK_STATUS(kern_basis(ctx, &args), BASE_OK);
+        }
+        assert_memory_equal(x[0], x[1], T * D * sizeof *x[0]);
+        free(x[0]);
+        free(x[1]);
+    }
+    kern_ctx_destroy(ctx);
+}
+
 static void broken_limits_are_refused(void **state)
 {
     (void)state;
@@ -235,6 +268,7 @@ int main(void)
         cmocka_unit_test(rotations_agree_with_fp64_and_undo_each_other),
         cmocka_unit_test(the_inverse_is_the_transpose),
         cmocka_unit_test(ordered_sides_of_odd_groups_agree_with_fp64),
+        cmocka_unit_test(query_signs_take_the_place_of_signs),
         cmocka_unit_test(broken_limits_are_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

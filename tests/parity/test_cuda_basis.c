@@ -7,6 +7,7 @@ enum { HKV = 4 };
 typedef struct basis_world {
     kern_head_format formats[HKV];
     float signs[HKV][2][KERN_MAX_HEAD_DIM];
+    float query_signs[HKV][KERN_MAX_HEAD_DIM];
     uint16_t order[HKV][2][KERN_MAX_HEAD_DIM];
 } basis_world;
 
@@ -32,7 +33,18 @@ static void set_side(basis_world *w, int32_t h, int32_t s, const int32_t *dims, 
     side->order = order ? w->order[h][s] : NULL;
 }
 
-/* A rotated whole head; segments of 7, 3, 5 and 1 parts; an order alone; nothing at all. */
+/* K's rows stretched, and queries shrunk as much. */
+static void stretch(basis_world *w, int32_t h)
+{
+    for (int32_t d = 0; d < w->formats[h].head_dim; d++) {
+        const float by = (float)exp(base_random_normal(PARITY_SEED, 950, (uint64_t)(h * 128 + d)));
+        w->query_signs[h][d] = w->signs[h][0][d] / by;
+        w->signs[h][0][d] *= by;
+    }
+    w->formats[h].k.query_signs = w->query_signs[h];
+}
+
+/* A rotated whole head; segments of 7, 3, 5 and 1 parts, stretched and not; an order alone; nothing at all. */
 static basis_world *world_create(int32_t head_dim)
 {
     static const int32_t whole_64[] = {64, 0};
@@ -54,6 +66,8 @@ static basis_world *world_create(int32_t head_dim)
     set_side(w, 2, 1, small ? whole_64 : whole_128, false, true);
     set_side(w, 3, 0, small ? mixed_64 : mixed_128, false, true);
     set_side(w, 3, 1, small ? whole_64 : whole_128, false, false);
+    stretch(w, 1);
+    stretch(w, 2);
     return w;
 }
 

@@ -79,6 +79,10 @@ static inline void device_side(parity_device *device, kern_side *side, int32_t h
     if (side->signs != NULL) {
         side->signs = device_copy(device, side->signs, (size_t)head_dim * sizeof *side->signs);
     }
+    if (side->query_signs != NULL) {
+        side->query_signs =
+            device_copy(device, side->query_signs, (size_t)head_dim * sizeof *side->query_signs);
+    }
     if (side->order != NULL) {
         side->order = device_copy(device, side->order, (size_t)head_dim * sizeof *side->order);
     }
