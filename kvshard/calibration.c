@@ -8,11 +8,11 @@
 #include <stdio.h>
 #include <string.h>
 
-#define MAGIC       "ROPECAL\n"
-#define MAX_PATH    4096
-#define KIND_BYTES  16
-#define SUM_BYTES   BASE_HASH_BYTES
-#define SCORE_BYTES 4
+#define MAGIC        "ROPECAL\n"
+#define MAX_PATH     4096
+#define KIND_BYTES   16
+#define SUM_BYTES    BASE_HASH_BYTES
+#define ENERGY_BYTES 4
 
 enum { /* offsets in the file */
        AT_VERSION = 8,
@@ -22,13 +22,8 @@ enum { /* offsets in the file */
        AT_TOKENS = 24,
        AT_MODEL = 32,
        AT_KIND = 48,
-       AT_SCORES = 64,
+       AT_ENERGIES = 64,
 };
-
-static int64_t n_scores(const kv_shape *shape)
-{
-    return (int64_t)shape->n_layers * shape->n_kv_heads * (shape->head_dim / 2);
-}
 
 base_status kv_calibration_create(const kv_shape *shape, base_hash model, int64_t n_tokens,
                                   const base_alloc *mem, kv_calibration **calibration_out)
@@ -46,8 +41,8 @@ base_status kv_calibration_create(const kv_shape *shape, base_hash model, int64_
         return BASE_FAIL(BASE_NO_MEMORY, "calibration");
     }
     *c = (kv_calibration){.model = model, .shape = *shape, .n_tokens = n_tokens, .mem = *mem};
-    c->scores = mem->get(mem->ctx, (size_t)n_scores(shape) * sizeof *c->scores);
-    if (c->scores == NULL) {
+    c->energies = mem->get(mem->ctx, (size_t)kv_calibration_count(shape) * sizeof *c->energies);
+    if (c->energies == NULL) {
         kv_calibration_destroy(c);
         return BASE_FAIL(BASE_NO_MEMORY, "calibration of %d layers and %d KV heads",
                          shape->n_layers, shape->n_kv_heads);
@@ -62,7 +57,7 @@ void kv_calibration_destroy(kv_calibration *calibration)
         return;
     }
     const base_alloc mem = calibration->mem;
-    mem.put(mem.ctx, calibration->scores);
+    mem.put(mem.ctx, calibration->energies);
     mem.put(mem.ctx, calibration);
 }
 
@@ -97,8 +92,8 @@ base_status kv_calibration_write(const kv_calibration *calibration, base_bytes *
 {
     const base_alloc *mem = &calibration->mem;
     const kv_shape *shape = &calibration->shape;
-    const int64_t n = n_scores(shape);
-    const size_t n_summed = AT_SCORES + (size_t)n * SCORE_BYTES;
+    const int64_t n = kv_calibration_count(shape);
+    const size_t n_summed = AT_ENERGIES + (size_t)n * ENERGY_BYTES;
     base_status st;
     base_hash sum;
     uint8_t *file = mem->get(mem->ctx, n_summed + SUM_BYTES);
@@ -115,8 +110,8 @@ base_status kv_calibration_write(const kv_calibration *calibration, base_bytes *
     memcpy(file + AT_MODEL, calibration->model.bytes, BASE_HASH_BYTES);
     memcpy(file + AT_KIND, KV_CALIBRATION_KIND, sizeof KV_CALIBRATION_KIND);
     for (int64_t i = 0; i < n; i++) {
-        put_u64(file + AT_SCORES + i * SCORE_BYTES, base_f32_bits(calibration->scores[i]),
-                SCORE_BYTES);
+        put_u64(file + AT_ENERGIES + i * ENERGY_BYTES, base_f32_bits(calibration->energies[i]),
+                ENERGY_BYTES);
     }
     BASE_TRY(st, out, sum_of(file, n_summed, &sum));
     memcpy(file + n_summed, sum.bytes, SUM_BYTES);
@@ -126,16 +121,16 @@ out:
     return st;
 }
 
-/* Everything but the scores. */
+/* Everything but the energies. */
 static base_status read_header(base_view bytes, const char *name, kv_calibration *header_out)
 {
     const uint8_t *file = (const uint8_t *)bytes.data;
     static const char kind[KIND_BYTES] = KV_CALIBRATION_KIND;
     base_hash sum;
 
-    if (bytes.n_bytes < AT_SCORES + SUM_BYTES) {
+    if (bytes.n_bytes < AT_ENERGIES + SUM_BYTES) {
         return BASE_FAIL(BASE_BAD_FILE, "%s: offset %zu: the file ends in its header of %d bytes",
-                         name, bytes.n_bytes, AT_SCORES);
+                         name, bytes.n_bytes, AT_ENERGIES);
     }
     if (memcmp(file, MAGIC, AT_VERSION) != 0) {
         return BASE_FAIL(BASE_BAD_FILE, "%s: offset 0: not a calibration file of Ropewalk", name);
@@ -171,7 +166,8 @@ static base_status read_header(base_view bytes, const char *name, kv_calibration
     if (header_out->n_tokens < 1) {
         return BASE_FAIL(BASE_BAD_FILE, "%s: offset %d: made from no tokens", name, AT_TOKENS);
     }
-    const size_t want = AT_SCORES + (size_t)n_scores(&header_out->shape) * SCORE_BYTES + SUM_BYTES;
+    const size_t want =
+        AT_ENERGIES + (size_t)kv_calibration_count(&header_out->shape) * ENERGY_BYTES + SUM_BYTES;
     if (bytes.n_bytes != want) {
         return BASE_FAIL(BASE_BAD_FILE, "%s: offset %zu: the file ends there, its shape says %zu",
                          name, bytes.n_bytes, want);
@@ -188,14 +184,14 @@ base_status kv_calibration_parse(base_view bytes, const char *name, const base_a
 
     BASE_TRY(st, out, read_header(bytes, name, &header));
     BASE_TRY(st, out, kv_calibration_create(&header.shape, header.model, header.n_tokens, mem, &c));
-    const int64_t n = n_scores(&c->shape);
+    const int64_t n = kv_calibration_count(&c->shape);
     for (int64_t i = 0; i < n; i++) {
-        const int64_t at = AT_SCORES + i * SCORE_BYTES;
-        const uint64_t bits = get_u64((const uint8_t *)bytes.data + at, SCORE_BYTES);
-        c->scores[i] = base_bits_f32((uint32_t)bits);
-        if (!isfinite(c->scores[i]) || c->scores[i] < 0.0f) {
-            st = BASE_FAIL(BASE_BAD_FILE, "%s: offset %lld: a score is %g", name, (long long)at,
-                           (double)c->scores[i]);
+        const int64_t at = AT_ENERGIES + i * ENERGY_BYTES;
+        const uint64_t bits = get_u64((const uint8_t *)bytes.data + at, ENERGY_BYTES);
+        c->energies[i] = base_bits_f32((uint32_t)bits);
+        if (!isfinite(c->energies[i]) || c->energies[i] < 0.0f) {
+            st = BASE_FAIL(BASE_BAD_FILE, "%s: offset %lld: an energy is %g", name, (long long)at,
+                           (double)c->energies[i]);
             goto out;
         }
     }

@@ -29,6 +29,7 @@ typedef struct tables {
     size_t n_floats;
     size_t book[KV_MAX_CODE_BITS + 1][MAX_DIMS_STEPS + 1]; /* 1 + index of the first centroid */
     size_t signs;                                          /* index: [2][Hkv][D] */
+    size_t stretched; /* index: [L][Hkv][2][D], signs of K and query_signs, if calibrated */
     const kv_calibration *calibration;
 } tables;
 
@@ -59,8 +60,8 @@ static void plan_side(const kv_format *format, const tables *t, int32_t layer, i
 {
     const kv_policy_impl *impl = kv_policy_impl_of(format->policy.kind);
     if (impl->calibration != NULL) {
-        impl->plan_scored(&format->policy, &format->shape,
-                          kv_calibration_head(t->calibration, layer, head), side, plan_out);
+        impl->plan_calibrated(&format->policy, &format->shape,
+                              kv_calibration_head(t->calibration, layer, head), side, plan_out);
     } else {
         impl->plan_side(&format->policy, &format->shape, layer, head, side, plan_out);
     }
@@ -88,6 +89,10 @@ static void place_tables(const kv_format *format, tables *t)
     }
     t->signs = t->n_floats;
     t->n_floats += (size_t)2 * (size_t)shape->n_kv_heads * (size_t)shape->head_dim;
+    t->stretched = t->n_floats;
+    if (t->calibration != NULL) {
+        t->n_floats += 2 * (size_t)kv_calibration_count(shape);
+    }
 }
 
 static void fill_book(float *centroids_out, int32_t bits, int32_t n_dims)
@@ -133,6 +138,20 @@ static void fill_order(kv_format *format, int32_t index, const kv_side_plan *pla
         memcpy(order, plan->order, head_dim * sizeof *order);
         side_out->order = order;
     }
+}
+
+/* K's signs of head `index`, of all layers' heads: `signs` times the plan's stretch, and the inverse for queries. */
+static void stretch(const tables *t, int32_t index, int32_t head_dim, const kv_side_plan *plan,
+                    kern_side *side)
+{
+    float *rows = t->floats + t->stretched + (size_t)index * 2 * (size_t)head_dim;
+    float *queries = rows + head_dim;
+    for (int32_t d = 0; d < head_dim; d++) {
+        rows[d] = side->signs[d] * plan->stretch[d];
+        queries[d] = side->signs[d] / plan->stretch[d];
+    }
+    side->signs = rows;
+    side->query_signs = queries;
 }
 
 /* Norms, or scales and minima, from byte `begin` of the head page on; returns where they end. */
@@ -205,6 +224,9 @@ static void fill_heads(kv_format *format, const tables *t)
         plan_side(format, t, layer, h, 0, &plan);
         fill_order(format, 2 * i, &plan, &head->k);
         const int64_t k_end = fill_side(format, t, h, 0, &plan, 0, &head->k);
+        if (plan.stretched) {
+            stretch(t, i, shape->head_dim, &plan, &head->k);
+        }
         plan_side(format, t, layer, h, 1, &plan);
         fill_order(format, 2 * i + 1, &plan, &head->v);
         const int64_t v_end = fill_side(format, t, h, 1, &plan, k_end, &head->v);
@@ -310,7 +332,8 @@ base_status kv_format_create_calibrated(const kv_policy *policy, const kv_shape 
 {
     base_status st = BASE_OK;
     kv_format *format = NULL;
-    tables t = {.calibration = calibration};
+    const bool calibrated = kv_policy_impl_of(policy->kind)->calibration != NULL;
+    tables t = {.calibration = calibrated ? calibration : NULL};
 
     BASE_TRY(st, out, kv_shape_check(shape));
     if (policy->paper != 0) {
@@ -334,12 +357,11 @@ base_status kv_format_create_calibrated(const kv_policy *policy, const kv_shape 
     const size_t n_heads = (size_t)shape->n_layers * (size_t)shape->n_kv_heads;
     format->heads = mem->get(mem->ctx, n_heads * sizeof *format->heads);
     format->data = mem->get(mem->ctx, t.n_floats * sizeof *t.floats);
-    const bool ordered = kv_policy_impl_of(policy->kind)->calibration != NULL;
-    if (ordered) {
+    if (calibrated) {
         format->orders =
             mem->get(mem->ctx, 2 * n_heads * (size_t)shape->head_dim * sizeof(uint16_t));
     }
-    if (format->heads == NULL || format->data == NULL || (ordered && format->orders == NULL)) {
+    if (format->heads == NULL || format->data == NULL || (calibrated && format->orders == NULL)) {
         st = BASE_FAIL(BASE_NO_MEMORY, "cache format of %d layers and %d KV heads", shape->n_layers,
                        shape->n_kv_heads);
         goto out;

@@ -3,8 +3,9 @@
  *   bf16                   reference: 16-bit rows
  *   tq:k=4,v=4             TurboQuant-MSE (arXiv 2504.19874): signed Hadamard rotation, Lloyd-Max codes,
  *                          one corrected norm per position; k and v in 2..8, or 16 for bf16
- *   block-gtq:k=3,v=3      Block-GTQ (arXiv 2606.24033): K's RoPE blocks get 1..8 bits by energy, k on average
- *                          (1..8), V is tq's; calib=FILE: the energies, else MODEL/ropewalk/block-gtq.cal
+ *   block-gtq:k=3,v=3      Block-GTQ (arXiv 2606.24033): K's RoPE blocks get 1..8 bits by energy, in the bytes of tq
+ *                          with the same k (1..8), V is tq's; calib=FILE: the energies, else
+ *                          MODEL/ropewalk/block-gtq.cal
  *   kivi:k=2,v=2,g=32,w=128,s=0
  *                          KIVI (arXiv 2402.02750): codes of k and v bits (2, 4, 8, or 16 for bf16) on a scale and a
  *                          min; K shares them among g (32, 64, 128) positions of a channel, V among g channels

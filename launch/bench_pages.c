@@ -10,7 +10,8 @@
 #define CHUNK_BLOCKS  16  /* different ones */
 #define ENERGY_SPREAD 1.5 /* deviation of the logarithm of a RoPE block's energy */
 
-/* The format of one layer; a policy that needs a calibration gets one of log-normal energies. */
+/* The format of one layer; a policy that needs a calibration gets one of log-normal energies, a block's the same for
+ * queries and keys. */
 static base_status make_format(const char *policy, int32_t n_kv_heads, int32_t head_dim,
                                const base_alloc *mem, kv_format **format_out)
 {
@@ -22,9 +23,10 @@ static base_status make_format(const char *policy, int32_t n_kv_heads, int32_t h
 
     BASE_TRY(st, out, kv_policy_parse(policy, &parsed));
     BASE_TRY(st, out, kv_calibration_create(&shape, no_model, 1, mem, &calibration));
-    for (int32_t i = 0; i < n_kv_heads * head_dim / 2; i++) {
-        const double z = base_random_normal(SEED, 999, (uint64_t)i);
-        calibration->scores[i] = (float)exp(ENERGY_SPREAD * z);
+    for (int32_t i = 0; i < n_kv_heads * head_dim; i++) {
+        const int32_t block = i / head_dim * (head_dim / 2) + i % (head_dim / 2);
+        const double z = base_random_normal(SEED, 999, (uint64_t)block);
+        calibration->energies[i] = (float)exp(ENERGY_SPREAD * z);
     }
     st = kv_format_create_calibrated(&parsed, &shape, calibration, mem, format_out);
 out:

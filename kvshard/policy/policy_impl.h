@@ -29,6 +29,7 @@ typedef struct kv_policy_key { /* key=value of a policy; the value is an int32_t
 typedef struct kv_side_plan { /* K or V of one head */
     bool rotated;             /* stored after random signs and a Hadamard transform per segment */
     bool ordered;             /* order is used: page-basis dim j holds model dim order[j] */
+    bool stretched;           /* K, rotated: stretch is used */
     int32_t n_segments;       /* in order of dims; together they cover head_dim */
     struct {
         kern_segment_kind kind;
@@ -37,6 +38,8 @@ typedef struct kv_side_plan { /* K or V of one head */
         int32_t group;  /* affine kinds only */
     } segments[KERN_MAX_SEGMENTS];
     uint16_t order[KERN_MAX_HEAD_DIM]; /* a permutation of 0..head_dim-1 */
+    float stretch
+        [KERN_MAX_HEAD_DIM]; /* > 0: what rows are multiplied by, and queries divided (page.h) */
 } kv_side_plan;
 
 typedef struct kv_policy_impl {
@@ -47,10 +50,10 @@ typedef struct kv_policy_impl {
     void (*plan_side)(const kv_policy *policy, const kv_shape *shape, int32_t layer, int32_t head,
                       int32_t side, kv_side_plan *plan_out);
     /* The name of the calibration that it needs, or NULL.  Then users may write calib=FILE, and this takes the
-     * place of plan_side: scores [head_dim / 2] of the head (calibration.h). */
+     * place of plan_side: energies [2][head_dim / 2] of the head (calibration.h). */
     const char *calibration;
-    void (*plan_scored)(const kv_policy *policy, const kv_shape *shape, const float *scores,
-                        int32_t side, kv_side_plan *plan_out);
+    void (*plan_calibrated)(const kv_policy *policy, const kv_shape *shape, const float *energies,
+                            int32_t side, kv_side_plan *plan_out);
 } kv_policy_impl;
 
 #define X(name, text) extern const kv_policy_impl kv_policy_impl_##name;

@@ -50,8 +50,9 @@ static kv_format *make_format(const char *text)
     kv_format *format = NULL;
 
     if (kv_calibration_create(&shape, no_model, 1, &base_heap, &calibration) == BASE_OK) {
-        for (int32_t i = 0; i < DIM / 2; i++) {
-            calibration->scores[i] = (float)exp(1.5 * base_random_normal(1, 999, (uint64_t)i));
+        for (int32_t i = 0; i < DIM; i++) {
+            const double z = base_random_normal(1, 999, (uint64_t)(i % (DIM / 2)));
+            calibration->energies[i] = (float)exp(1.5 * z);
         }
         if (kv_policy_parse(text, &policy) != BASE_OK ||
             kv_format_create_calibrated(&policy, &shape, calibration, &base_heap, &format) !=

@@ -22,7 +22,7 @@ class Bench(unittest.TestCase):
         self.assertEqual([r["threads"] for r in report["read_bandwidth"]], [1, 2])
         self.assertEqual(len(report["results"]), 6)
         for r in report["results"]:
-            least, most = {"bf16": (1024, 1024), "tq:k=3,v=3": (200, 200), "block-gtq:k=3,v=3": (200, 230)}[r["policy"]]
+            least, most = {"bf16": (1024, 1024), "tq:k=3,v=3": (200, 200), "block-gtq:k=3,v=3": (150, 200)}[r["policy"]]
             pages = r["bytes"] - 64 * 1024  # the rows of the open block
             self.assertTrue(least <= pages / 2048 <= most, r)
             self.assertIn(r["path"], ("plain", "avx2", "avx512"))

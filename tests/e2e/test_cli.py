@@ -117,7 +117,7 @@ class CommandLine(unittest.TestCase):
             done = run("calibrate", "--model", MODEL, "--text", "models/demo/haystack.txt", "--max-tokens", "300",
                        "-o", path)
             self.assertEqual(done.returncode, 0, done.stderr)
-            self.assertRegex(done.stdout, rb"over 300 tokens in [0-9.]+ s, 3152 bytes")
+            self.assertRegex(done.stdout, rb"over 300 tokens in [0-9.]+ s, 6224 bytes")
             done = run("generate", "--model", MODEL, "--ranks", "2", "--kv", f"block-gtq:k=3,v=3,calib={path}", "--json",
                        "--prompt-ids", json.dumps(GOLDEN[1]["input_ids"]), "--max-new-tokens", "2")
             self.assertEqual(done.returncode, 0, done.stderr)

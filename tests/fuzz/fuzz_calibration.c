@@ -27,9 +27,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t n_bytes)
     memcpy(file + n_bytes, sum.bytes, BASE_HASH_BYTES);
     const base_view view = {(const char *)file, n_bytes + BASE_HASH_BYTES};
     if (kv_calibration_parse(view, "fuzz", &base_heap, &c) == BASE_OK) {
-        const int64_t n = (int64_t)c->shape.n_layers * c->shape.n_kv_heads * c->shape.head_dim / 2;
+        const int64_t n = kv_calibration_count(&c->shape);
         for (int64_t i = 0; i < n; i++) {
-            if (!isfinite(c->scores[i]) || c->scores[i] < 0.0f) {
+            if (!isfinite(c->energies[i]) || c->energies[i] < 0.0f) {
                 abort();
             }
         }

@@ -69,12 +69,14 @@ static base_status fill(const energy_sums *s, kv_calibration *c, const char *nam
 {
     const double n_k = (double)c->n_tokens;
     const double n_q = n_k * (s->config->n_heads / s->config->n_kv_heads);
-    const int64_t n = (int64_t)c->shape.n_layers * c->shape.n_kv_heads * (c->shape.head_dim / 2);
+    const int64_t n_blocks = c->shape.head_dim / 2;
+    const int64_t n = kv_calibration_count(&c->shape);
     for (int64_t i = 0; i < n; i++) {
-        c->scores[i] = (float)(0.5 * (s->q[i] / n_q + s->k[i] / n_k));
-        if (!isfinite(c->scores[i])) {
+        const int64_t at = i / (2 * n_blocks) * n_blocks + i % n_blocks;
+        c->energies[i] = (float)(i / n_blocks % 2 == 0 ? s->q[at] / n_q : s->k[at] / n_k);
+        if (!isfinite(c->energies[i])) {
             return BASE_FAIL(BASE_BAD_FILE, "model %s: the energy of block %lld is %g", name,
-                             (long long)i, (double)c->scores[i]);
+                             (long long)at, (double)c->energies[i]);
         }
     }
     return BASE_OK;

@@ -87,18 +87,18 @@ out:
 }
 
 /* The widths of a head, and the rotations that its groups need. */
-static base_status head_make(eval_free_groups *g, const float *scores, int32_t mean_bits,
+static base_status head_make(eval_free_groups *g, const float *energies, int32_t mean_bits,
                              uint8_t *bits_out)
 {
     const int32_t n_blocks = g->shape.head_dim / 2;
-    double energies[MAX_BLOCKS] = {0.0};
+    double scores[MAX_BLOCKS] = {0.0};
     int32_t bits[MAX_BLOCKS];
     int32_t n_of_width[MOST_BITS + 1] = {0};
 
     for (int32_t i = 0; i < n_blocks; i++) {
-        energies[i] = (double)scores[i];
+        scores[i] = 0.5 * ((double)energies[i] + (double)energies[i + n_blocks]);
     }
-    kv_allocate_bits(energies, n_blocks, n_blocks * mean_bits, LEAST_BITS, MOST_BITS, bits);
+    kv_allocate_bits(scores, n_blocks, n_blocks * mean_bits, LEAST_BITS, MOST_BITS, bits);
     for (int32_t i = 0; i < n_blocks; i++) {
         bits_out[i] = (uint8_t)bits[i];
         n_of_width[bits[i]]++;

@@ -1,7 +1,8 @@
 /* worker/eval/free_groups.h - Block-GTQ's keys as its paper has them (arXiv 2606.24033): a reference that pages do
  * not hold.
  *
- * Every RoPE block (i, i + D/2) has a width of its own, 1..8 bits by its score (kvshard/allocate.h); all blocks
+ * Every RoPE block (i, i + D/2) has a width of its own, 1..8 bits by its score (kvshard/allocate.h), which is half the
+ * sum of its two energies; all blocks
  * of one width are a group of any even number of dims, turned by a dense random rotation and stored as
  * TurboQuant-MSE stores a vector: codes, and one corrected fp16 norm (kernels/op_pack.h).  Codebooks are those of
  * pages, so what differs from the policy block-gtq is the groups and the rotation alone.

@@ -7,10 +7,10 @@
 #include <stdio.h>
 #include <unistd.h>
 
-#define SHAPE     ((kv_shape){2, 3, 64})
-#define N_SCORES  (2 * 3 * 32)
-#define N_BYTES   (64 + 4 * N_SCORES + 16)
-#define MAX_BYTES 4096
+#define SHAPE      ((kv_shape){2, 3, 64})
+#define N_ENERGIES (2 * 3 * 64)
+#define N_BYTES    (64 + 4 * N_ENERGIES + 16)
+#define MAX_BYTES  4096
 
 static const base_hash model_a = {{1, 2, 3}};
 
@@ -19,8 +19,8 @@ static kv_calibration *example(void)
     const kv_shape shape = SHAPE;
     kv_calibration *c = NULL;
     CHECK_STATUS(kv_calibration_create(&shape, model_a, 2048, &base_heap, &c), BASE_OK);
-    for (int32_t i = 0; i < N_SCORES; i++) {
-        c->scores[i] = 0.25f * (float)i;
+    for (int32_t i = 0; i < N_ENERGIES; i++) {
+        c->energies[i] = 0.25f * (float)i;
     }
     return c;
 }
@@ -64,9 +64,9 @@ static void what_is_written_comes_back(void **state)
     assert_true(base_hash_equal(got->model, model_a));
     assert_memory_equal(&got->shape, &want->shape, sizeof got->shape);
     assert_int_equal(got->n_tokens, 2048);
-    assert_memory_equal(got->scores, want->scores, N_SCORES * sizeof *got->scores);
-    assert_ptr_equal(kv_calibration_head(got, 1, 2), got->scores + 5 * 32);
-    assert_memory_equal(bytes, "ROPECAL\n\1\0\0\0\2\0\0\0\3\0\0\0\100\0\0\0\0\10\0\0\0\0\0\0", 32);
+    assert_memory_equal(got->energies, want->energies, N_ENERGIES * sizeof *got->energies);
+    assert_ptr_equal(kv_calibration_head(got, 1, 2), got->energies + 5 * 64);
+    assert_memory_equal(bytes, "ROPECAL\n\2\0\0\0\2\0\0\0\3\0\0\0\100\0\0\0\0\10\0\0\0\0\0\0", 32);
     kv_calibration_destroy(got);
     kv_calibration_destroy(want);
 }
@@ -96,15 +96,15 @@ static void what_is_wrong_is_named_with_its_offset(void **state)
         const char *error;
     } rows[] = {
         {0, {'x', 'x', 'x', 'x'}, "offset 0: not a calibration file"},
-        {8, {2}, "offset 8: version 2, this program reads 1"},
+        {8, {1}, "offset 8: version 1, this program reads 2"},
         {12, {0}, "offset 12: 0 layers, 3 KV heads of 64 dims"},
-        {12, {3}, "offset 848: the file ends there, its shape says 1232"},
+        {12, {3}, "offset 1616: the file ends there, its shape says 2384"},
         {20, {65}, "offset 12: 2 layers, 3 KV heads of 65 dims"},
         {24, {0, 0, 0, 0}, "offset 24: made from no tokens"},
         {48, {'k', 'i', 'v', 'i'}, "offset 48: made for another policy than block-gtq"},
-        {68, {0, 0, 0xc0, 0x7f}, "offset 68: a score is nan"},
-        {72, {0, 0, 0x80, 0x7f}, "offset 72: a score is inf"},
-        {76, {0, 0, 0x80, 0xbf}, "offset 76: a score is -1"},
+        {68, {0, 0, 0xc0, 0x7f}, "offset 68: an energy is nan"},
+        {72, {0, 0, 0x80, 0x7f}, "offset 72: an energy is inf"},
+        {76, {0, 0, 0x80, 0xbf}, "offset 76: an energy is -1"},
     };
     for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
         uint8_t bytes[N_BYTES];
@@ -147,7 +147,7 @@ static void a_policy_finds_its_file_and_refuses_that_of_another_model(void **sta
     assert_int_equal(fwrite(bytes, 1, N_BYTES, file), N_BYTES);
     assert_int_equal(fclose(file), 0);
     CHECK_STATUS(kv_calibration_open(text, "nowhere", model_a, &shape, &base_heap, &c), BASE_OK);
-    assert_true(c->scores[7] == 1.75f);
+    assert_true(c->energies[7] == 1.75f);
     kv_calibration_destroy(c);
     c = NULL;
     CHECK_STATUS(kv_calibration_open(text, "nowhere", model_b, &shape, &base_heap, &c),

@@ -154,7 +154,7 @@ static void segments_of_several_widths_agree_with_the_reference(void **state)
     }
 }
 
-/* Groups of many sizes; from 2 to 6 bits in the mean, of all widths. */
+/* Groups of several sizes; from 2 to 6 bits in the mean. */
 static void the_groups_of_block_gtq_agree_with_the_reference(void **state)
 {
     (void)state;
@@ -172,9 +172,9 @@ static void the_groups_of_block_gtq_agree_with_the_reference(void **state)
         (void)snprintf(text, sizeof text, "block-gtq:k=%d,v=3", bits);
         CHECK_STATUS(kv_policy_parse(text, &policy), BASE_OK);
         CHECK_STATUS(kv_calibration_create(&shape, no_model, 1, &base_heap, &calibration), BASE_OK);
-        for (int32_t i = 0; i < N_HEADS * shape.head_dim / 2; i++) {
+        for (int32_t i = 0; i < N_HEADS * shape.head_dim; i++) {
             const double z = base_random_normal(7, (uint64_t)bits, (uint64_t)i);
-            calibration->scores[i] = (float)exp(1.5 * z);
+            calibration->energies[i] = (float)exp(1.5 * z);
         }
         CHECK_STATUS(kv_format_create_calibrated(&policy, &shape, calibration, &base_heap, &format),
                      BASE_OK);

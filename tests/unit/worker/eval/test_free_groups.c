@@ -15,8 +15,8 @@ static kv_calibration *calibration_of(int32_t n_high)
     const kv_shape shape = {1, 1, D};
     kv_calibration *c = NULL;
     CHECK_STATUS(kv_calibration_create(&shape, (base_hash){{0}}, 1, &base_heap, &c), BASE_OK);
-    for (int32_t i = 0; i < BLOCKS; i++) {
-        c->scores[i] = i < n_high ? 4096.0f : 1.0f;
+    for (int32_t i = 0; i < 2 * BLOCKS; i++) {
+        c->energies[i] = i % BLOCKS < n_high ? 4096.0f : 1.0f;
     }
     return c;
 }

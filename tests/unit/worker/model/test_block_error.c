@@ -245,8 +245,12 @@ static void the_error_of_a_block_alone_follows_its_score(void **state)
     for (int32_t i = 0; i < N; i++) {
         const int32_t layer = i / KV_HEADS;
         const int32_t head = i % KV_HEADS;
-        const float *scores = kv_calibration_head(c, layer, head);
+        const float *energies = kv_calibration_head(c, layer, head);
+        float scores[BLOCKS];
         double errors[BLOCKS];
+        for (int32_t b = 0; b < BLOCKS; b++) {
+            scores[b] = 0.5f * (energies[b] + energies[b + BLOCKS]);
+        }
         for (int32_t t = 0; t < T; t++) {
             memcpy(k + t * D, a.k[layer][t][head], D * sizeof *k);
             for (int32_t b = 0; b < BLOCKS; b++) {
