@@ -106,7 +106,8 @@ __global__ void __launch_bounds__(kWarps * 32) attn_combine(const __grid_constan
     __syncthreads(); /* the places are here */
     cuda_rotation<D> rotation = {};
     if (turns) {
-        rotation = cuda_rotation_of<D>(&job.a.formats[head.head].v);
+        const kern_side *side = &job.a.formats[head.head].v;
+        rotation = cuda_rotation_of<D>(side, side->signs);
     }
     if (first == last) {              /* a CTA had all of it */
         ptx_wait_for_launch_before(); /* who waits for this launch waits for the one before, too */

@@ -199,7 +199,8 @@ __global__ void __launch_bounds__(kWarp *kMaxWarps, 2) merge_rows(const __grid_c
     int places[E];
     cuda_rotation<D> rotation = {};
     if (a.formats != nullptr) {
-        rotation = cuda_rotation_of<D>(&a.formats[(a.rank * a.heads_step + head) / a.group].v);
+        const kern_side *side = &a.formats[(a.rank * a.heads_step + head) / a.group].v;
+        rotation = cuda_rotation_of<D>(side, side->signs);
     }
 #pragma unroll
     for (int e = 0; e < E; e++) {
