@@ -1,5 +1,6 @@
 /* Projections and the gated half of an MLP on the GPU against fp64: few rows, which are one launch, and more. */
 #include "kernels/cuda/cuda_gemm.h"
+#include "kernels/cuda/cuda_linear.h"
 #include "kernels/device.h"
 #include "tests/support/parity_cuda.h"
 
@@ -232,7 +233,8 @@ static const linear_case shapes[] = {
 /* Whether cuBLAS multiplies: racecheck fails inside its kernels, so these are tests of their own. */
 static bool calls_cublas(const linear_case *c)
 {
-    return c->m > (c->dtype == BASE_BF16 ? 8 : CUDA_GEMV_ROWS);
+    const bool one_launch = c->dtype == BASE_BF16 && cuda_linear_fits(c->m, c->k, c->k);
+    return !one_launch && c->m > CUDA_GEMV_ROWS;
 }
 
 static void projections(bool by_cublas)
