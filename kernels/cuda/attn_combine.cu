@@ -176,21 +176,27 @@ base_status run(cudaStream_t stream, const attn_job &job)
     const unsigned n_slices = n_rows > 64              ? 1
                               : n_rows > 32 || D == 64 ? 2
                                                        : 4; /* about a CTA a core */
-    cudaLaunchAttribute attributes[3] = {};
+    /* A core's memory divided as attention divides it: else one waits for the other to leave the core. */
+    const base_status st = cuda_to_status(
+        cudaFuncSetAttribute(attn_combine<D, R>, cudaFuncAttributePreferredSharedMemoryCarveout,
+                             cudaSharedmemCarveoutMaxShared),
+        "attn's merge");
+    if (st != BASE_OK) {
+        return st;
+    }
+    cudaLaunchAttribute attributes[2] = {};
     attributes[0].id = cudaLaunchAttributeProgrammaticStreamSerialization;
     attributes[0].val.programmaticStreamSerializationAllowed = 1;
-    attributes[1].id = cudaLaunchAttributePreferredSharedMemoryCarveout;
-    attributes[1].val.sharedMemCarveout = cudaSharedmemCarveoutMaxShared;
-    attributes[2].id = cudaLaunchAttributeClusterDimension;
-    attributes[2].val.clusterDim.x = 1;
-    attributes[2].val.clusterDim.y = 1;
-    attributes[2].val.clusterDim.z = job.a.leaves_basis ? n_slices : 1;
+    attributes[1].id = cudaLaunchAttributeClusterDimension;
+    attributes[1].val.clusterDim.x = 1;
+    attributes[1].val.clusterDim.y = 1;
+    attributes[1].val.clusterDim.z = n_slices;
     cudaLaunchConfig_t config = {};
     config.gridDim = dim3((unsigned)job.a.n_tokens, (unsigned)job.a.n_heads, n_slices);
     config.blockDim = dim3(kWarps * 32);
     config.stream = stream;
     config.attrs = attributes;
-    config.numAttrs = 3;
+    config.numAttrs = job.a.leaves_basis && n_slices > 1 ? 2 : 1;
     return cuda_to_status(cudaLaunchKernelEx(&config, attn_combine<D, R>, job),
                           "launch of attn's merge");
 }
