@@ -64,3 +64,19 @@ base_status kern_compose_gated(kern_ctx *ctx, const kern_gated_args *a)
     const base_status st = kern_compose_project(ctx, &projections);
     return st == BASE_OK ? ctx->backend->swiglu(ctx, &gate) : st;
 }
+
+kern_basis_args kern_outputs_basis(float *o, const kern_head_format *formats, int32_t n_tokens,
+                                   int32_t n_heads, int32_t n_kv_heads, int32_t head_dim)
+{
+    const kern_basis_args b = {
+        .x = o,
+        .formats = formats,
+        .n_tokens = n_tokens,
+        .n_heads = n_heads,
+        .n_kv_heads = n_kv_heads,
+        .head_dim = head_dim,
+        .v_side = true,
+        .inverse = true,
+    };
+    return b;
+}

@@ -15,4 +15,8 @@ BASE_MUST_CHECK base_status kern_compose_gated(kern_ctx *ctx, const kern_gated_a
 /* The projections of a gated op: gate into y, up into room. */
 kern_project_args kern_gated_projections(const kern_gated_args *args);
 
+/* What takes outputs o [n_tokens, H, D] out of V's basis, in place: of attn with leaves_basis, of merge with formats. */
+kern_basis_args kern_outputs_basis(float *o, const kern_head_format *formats, int32_t n_tokens,
+                                   int32_t n_heads, int32_t n_kv_heads, int32_t head_dim);
+
 #endif /* KERNELS_COMPOSE_H */

@@ -5,6 +5,7 @@
  * block: from its diagonal to where it is seen as a page.  Tiles of few rows over many pages are
  * split by pages and merged in order.  Tiles and splits depend on the arguments alone: any number of
  * threads gives the same bits. */
+#include "kernels/compose.h"
 #include "kernels/cpu/cpu_clones.h"
 #include "kernels/cpu/cpu_few.h"
 #include "kernels/cpu/cpu_page.h"
@@ -335,21 +336,6 @@ static int32_t find_page(const kern_attn_args *a, const kern_attn_seq *seq, int6
     return low;
 }
 
-static base_status leave_basis(kern_ctx *ctx, const kern_attn_args *a)
-{
-    const kern_basis_args basis = {
-        .x = a->o,
-        .formats = a->formats,
-        .n_tokens = a->n_tokens,
-        .n_heads = a->n_heads,
-        .n_kv_heads = a->n_kv_heads,
-        .head_dim = a->head_dim,
-        .v_side = true,
-        .inverse = true,
-    };
-    return kern_cpu_basis(ctx, &basis);
-}
-
 base_status kern_cpu_attn(kern_ctx *ctx, const kern_attn_args *a)
 {
     attn_wave wave = {a, cpu_state_of(ctx)};
@@ -388,5 +374,7 @@ base_status kern_cpu_attn(kern_ctx *ctx, const kern_attn_args *a)
         }
     }
     run_wave(&wave, n_tasks);
-    return a->leaves_basis ? leave_basis(ctx, a) : BASE_OK;
+    const kern_basis_args basis =
+        kern_outputs_basis(a->o, a->formats, a->n_tokens, a->n_heads, a->n_kv_heads, a->head_dim);
+    return a->leaves_basis ? kern_cpu_basis(ctx, &basis) : BASE_OK;
 }

@@ -1,4 +1,5 @@
 #include "base/half.h"
+#include "kernels/compose.h"
 #include "kernels/cpu/cpu_state.h"
 
 #include <math.h>
@@ -56,26 +57,16 @@ static void merge_share(void *arg, int32_t task, int32_t thread)
     }
 }
 
-static base_status leave_basis(kern_ctx *ctx, const kern_merge_args *a)
-{
-    const kern_basis_args basis = {
-        .x = a->o,
-        .formats = a->formats,
-        .n_tokens = a->rows / a->n_heads,
-        .n_heads = a->n_heads,
-        .n_kv_heads = a->n_kv_heads,
-        .head_dim = a->head_dim,
-        .v_side = true,
-        .inverse = true,
-    };
-    return kern_cpu_basis(ctx, &basis);
-}
-
 base_status kern_cpu_merge(kern_ctx *ctx, const kern_merge_args *a)
 {
     cpu_state *state = cpu_state_of(ctx);
     const int64_t cost_ns = (int64_t)a->n_ranks * (a->head_dim / 4 + 20);
     merge_job job = {a, cpu_share_count(state, a->rows, cost_ns)};
     cpu_pool_run(state->pool, job.n_tasks, merge_share, &job);
-    return a->formats == NULL ? BASE_OK : leave_basis(ctx, a);
+    if (a->formats == NULL) {
+        return BASE_OK;
+    }
+    const kern_basis_args basis = kern_outputs_basis(a->o, a->formats, a->rows / a->n_heads,
+                                                     a->n_heads, a->n_kv_heads, a->head_dim);
+    return kern_cpu_basis(ctx, &basis);
 }

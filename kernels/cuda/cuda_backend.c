@@ -144,16 +144,9 @@ static int32_t count_decoding(const kern_attn_args *args, kern_cuda_attn_work *w
 /* The tokens from `first` on, if they are to. */
 static base_status leave_basis(const cuda_state *state, const kern_attn_args *a, int32_t first)
 {
-    const kern_basis_args basis = {
-        .x = a->o + (int64_t)first * a->n_heads * a->head_dim,
-        .formats = a->formats,
-        .n_tokens = a->n_tokens - first,
-        .n_heads = a->n_heads,
-        .n_kv_heads = a->n_kv_heads,
-        .head_dim = a->head_dim,
-        .v_side = true,
-        .inverse = true,
-    };
+    const kern_basis_args basis =
+        kern_outputs_basis(a->o + (int64_t)first * a->n_heads * a->head_dim, a->formats,
+                           a->n_tokens - first, a->n_heads, a->n_kv_heads, a->head_dim);
     return a->leaves_basis ? kern_cuda_basis(state->stream, &basis) : BASE_OK;
 }
 
