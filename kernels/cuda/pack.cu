@@ -65,12 +65,7 @@ __global__ void __launch_bounds__(PACK_ROWS, kCtas)
 
     pack_rows_load<D, PACK_ROWS>(rows,
                                  a.opens[pack.open].rows + (int64_t)head_side * PACK_ROWS * D);
-    for (int i = 0; i < head->n_gaps && side == 0; i++) {
-        for (int b = head->gaps[i].begin + (int)threadIdx.x * 16; b < head->gaps[i].end;
-             b += PACK_ROWS * 16) {
-            *(uint4 *)(page + b) = make_uint4(0, 0, 0, 0);
-        }
-    }
+    pack_gaps<PACK_ROWS>(head, side, page);
     const cuda_side *s = &head->side[side];
     uint8_t *bytes = page + s->begin;
     ptx_copies_wait();
@@ -97,27 +92,29 @@ __global__ void __launch_bounds__(PACK_ROWS, kCtas)
     }
 }
 
+pack_writer pack_coded_writer(int head_dim)
+{
+    return {head_dim == 64 ? pack_kernel<64> : pack_kernel<128>, PACK_ROWS};
+}
+
 } // namespace
 
 extern "C" base_status kern_cuda_pack(void *stream, const kern_cuda_formats *formats,
                                       const kern_pack_args *a)
 {
     const unsigned n_ctas = (unsigned)a->n_packs * 2u * (unsigned)a->n_kv_heads;
-    const auto s = static_cast<cudaStream_t>(stream);
-    const auto kernel = formats->head_dim == 64 ? pack_kernel<64> : pack_kernel<128>;
+    const pack_writer w = formats->family == CUDA_AFFINE ? pack_affine_writer(formats->head_dim)
+                                                         : pack_coded_writer(formats->head_dim);
     if (n_ctas == 0) {
         return BASE_OK;
     }
-    if (formats->family == CUDA_AFFINE) {
-        return pack_affine(stream, formats, a);
-    }
-    base_status st =
-        cuda_to_status(cudaFuncSetAttribute(kernel, cudaFuncAttributePreferredSharedMemoryCarveout,
-                                            cudaSharedmemCarveoutMaxShared),
-                       "pack");
+    base_status st = cuda_to_status(
+        cudaFuncSetAttribute(w.kernel, cudaFuncAttributePreferredSharedMemoryCarveout,
+                             cudaSharedmemCarveoutMaxShared),
+        "pack");
     if (st != BASE_OK) {
         return st;
     }
-    kernel<<<n_ctas, PACK_ROWS, 0, s>>>(*a, formats->layer);
+    w.kernel<<<n_ctas, w.n_threads, 0, static_cast<cudaStream_t>(stream)>>>(*a, formats->layer);
     return CUDA_LAUNCHED("pack");
 }

@@ -12,7 +12,6 @@
  * scale and on the right side of h elsewhere: the integer that it rounds to, half to even, is the CPU's. */
 #include "kernels/cuda/pack_affine.h"
 
-#include "kernels/cuda/cuda_check.h"
 #include "kernels/cuda/pack_rows.cuh"
 
 #include <cuda_bf16.h>
@@ -318,12 +317,7 @@ __global__ void __launch_bounds__(kThreads, kCtas)
     if (side == 1 || g.group == 0) {
         pack_rows_load<D, kThreads>(s.rows, rows);
     }
-    for (int i = 0; i < head->n_gaps && side == 0; i++) {
-        for (int b = head->gaps[i].begin + (int)threadIdx.x * 16; b < head->gaps[i].end;
-             b += kThreads * 16) {
-            *(uint4 *)(page + b) = make_uint4(0, 0, 0, 0);
-        }
-    }
+    pack_gaps<kThreads>(head, side, page);
     if (side == 1 || g.group == 0) {
         ptx_copies_wait();
         __syncthreads(); /* rows are here */
@@ -339,20 +333,7 @@ __global__ void __launch_bounds__(kThreads, kCtas)
 
 } // namespace
 
-base_status pack_affine(void *stream, const kern_cuda_formats *formats, const kern_pack_args *a)
+pack_writer pack_affine_writer(int head_dim)
 {
-    const unsigned n_ctas = (unsigned)a->n_packs * 2u * (unsigned)a->n_kv_heads;
-    const auto kernel = formats->head_dim == 64 ? pack_affine_kernel<64> : pack_affine_kernel<128>;
-    if (n_ctas == 0) {
-        return BASE_OK;
-    }
-    base_status st =
-        cuda_to_status(cudaFuncSetAttribute(kernel, cudaFuncAttributePreferredSharedMemoryCarveout,
-                                            cudaSharedmemCarveoutMaxShared),
-                       "pack");
-    if (st != BASE_OK) {
-        return st;
-    }
-    kernel<<<n_ctas, kThreads, 0, static_cast<cudaStream_t>(stream)>>>(*a, formats->layer);
-    return CUDA_LAUNCHED("pack");
+    return {head_dim == 64 ? pack_affine_kernel<64> : pack_affine_kernel<128>, kThreads};
 }

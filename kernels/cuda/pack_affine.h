@@ -4,7 +4,13 @@
 
 #include "kernels/cuda/formats.h"
 
-/* kern_cuda_pack (cuda_pages.h) for formats of the affine family. */
-base_status pack_affine(void *stream, const kern_cuda_formats *formats, const kern_pack_args *a);
+/* A kernel that writes pages: a CTA of n_threads for each side of each head of each block. */
+struct pack_writer {
+    void (*kernel)(kern_pack_args, cuda_layer);
+    int n_threads;
+};
+
+/* That of the affine family, D 64 or 128. */
+struct pack_writer pack_affine_writer(int head_dim);
 
 #endif /* KERNELS_CUDA_PACK_AFFINE_H */

@@ -6,6 +6,7 @@
 #ifndef KERNELS_CUDA_PACK_ROWS_CUH
 #define KERNELS_CUDA_PACK_ROWS_CUH
 
+#include "kernels/cuda/formats.h"
 #include "kernels/cuda/fragment_order.h"
 #include "kernels/cuda/ptx.cuh"
 
@@ -94,6 +95,18 @@ __device__ __forceinline__ void pack_plain(pack_rows<D> &rows, int first_dim, in
             side == 0 ? ptx_load_matrices(ptx_shared(rows.at(row + i, first_dim + col + k)))
                       : ptx_load_matrices_transposed(
                             ptx_shared(rows.at(col + i % 8 + k, first_dim + row + i / 8 * 8)));
+    }
+}
+
+/* All threads: zeros where a head's page has nothing, with side 0. */
+template <int kThreads>
+__device__ __forceinline__ void pack_gaps(const cuda_head *head, int side, uint8_t *page)
+{
+    for (int i = 0; i < head->n_gaps && side == 0; i++) {
+        for (int b = head->gaps[i].begin + (int)threadIdx.x * 16; b < head->gaps[i].end;
+             b += kThreads * 16) {
+            *(uint4 *)(page + b) = make_uint4(0, 0, 0, 0);
+        }
     }
 }
 
