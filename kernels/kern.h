@@ -12,6 +12,7 @@
 #include "kernels/op_attn.h"
 #include "kernels/op_basis.h"
 #include "kernels/op_bias.h"
+#include "kernels/op_deal.h"
 #include "kernels/op_embed.h"
 #include "kernels/op_gated.h"
 #include "kernels/op_gemm.h"

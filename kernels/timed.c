@@ -32,6 +32,11 @@ static int64_t bias_bytes(const kern_bias_args *a)
     return 2 * (int64_t)a->rows * a->cols * F32;
 }
 
+static int64_t deal_bytes(const kern_deal_args *a)
+{
+    return 2 * (int64_t)a->n_tokens * a->n_heads * (a->head_dim + 1) * F32;
+}
+
 static int64_t embed_bytes(const kern_embed_args *a)
 {
     return (int64_t)a->n_tokens * a->width * (F32 + (int64_t)base_dtype_bytes(a->dtype));

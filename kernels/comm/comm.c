@@ -5,6 +5,8 @@
 
 #include <limits.h>
 
+#define MAX_RANKS 1024
+
 void comm_destroy(comm *c)
 {
     if (c != NULL) {
@@ -89,6 +91,95 @@ base_status comm_all_gather(comm *c, const void *mine, void *all, size_t n_bytes
     BASE_TRY(st, out, check_call(c, "all_gather", n_bytes, timeout_ms));
     if (n_bytes > 0) {
         st = note_loss(c, c->backend->all_gather(c, mine, all, n_bytes, timeout_ms));
+    }
+out:
+    return st;
+}
+
+/* INT_MAX at most of units and bytes, so that nothing below overflows; *most_out is what is sent or received. */
+static base_status check_parts(const comm *c, const int32_t *begins, size_t unit_bytes,
+                               size_t *most_out)
+{
+    if (begins[0] != 0 || c->size > MAX_RANKS) {
+        return BASE_FAIL(BASE_BAD_INPUT, "all_to_all of %d ranks (at most %d) from unit %d",
+                         c->size, MAX_RANKS, begins[0]);
+    }
+    for (int32_t r = 0; r < c->size; r++) {
+        if (begins[r + 1] < begins[r]) {
+            return BASE_FAIL(BASE_BAD_INPUT, "all_to_all: rank %d has units %d..%d", r, begins[r],
+                             begins[r + 1] - 1);
+        }
+    }
+    const size_t n_sent = (size_t)begins[c->size];
+    const size_t n_got = (size_t)(begins[c->rank + 1] - begins[c->rank]) * (size_t)c->size;
+    const size_t n = n_sent > n_got ? n_sent : n_got;
+    if (unit_bytes > INT_MAX || n * unit_bytes > INT_MAX) {
+        return BASE_FAIL(BASE_BAD_INPUT, "all_to_all of %zu times %zu bytes (at most %d in all)", n,
+                         unit_bytes, INT_MAX);
+    }
+    *most_out = n * unit_bytes;
+    return BASE_OK;
+}
+
+base_status comm_all_to_all(comm *c, const void *send, void *recv, const int32_t *begins,
+                            size_t unit_bytes, int64_t timeout_ms)
+{
+    base_status st = BASE_OK;
+    int32_t one_each[MAX_RANKS + 1];
+    size_t n_bytes = 0;
+
+    if (begins == NULL) {
+        for (int32_t r = 0; r <= c->size && r <= MAX_RANKS; r++) {
+            one_each[r] = r;
+        }
+        begins = one_each;
+    }
+    BASE_TRY(st, out, check_parts(c, begins, unit_bytes, &n_bytes));
+    BASE_TRY(st, out, check_call(c, "all_to_all", n_bytes, timeout_ms));
+    if (c->backend->all_to_all == NULL) {
+        st = BASE_FAIL(BASE_BAD_INPUT, "%s has no all_to_all", c->backend->name);
+        goto out;
+    }
+    if (unit_bytes > 0) {
+        st = note_loss(c, c->backend->all_to_all(c, send, recv, begins, unit_bytes, timeout_ms));
+    }
+out:
+    return st;
+}
+
+/* Every rank adds a share of the elements up, in rank order, and all gather the shares. */
+static base_status sum_of_host(comm *c, float *x, int64_t n, float *room, int64_t timeout_ms)
+{
+    base_status st = BASE_OK;
+    const int64_t share = (n + c->size - 1) / c->size;
+    const size_t n_bytes = (size_t)share * sizeof *x;
+    float *mine = x + c->rank * share;
+
+    BASE_TRY(st, out, comm_all_to_all(c, x, room, NULL, n_bytes, timeout_ms));
+    for (int64_t i = 0; i < share; i++) {
+        float sum = room[i];
+        for (int32_t r = 1; r < c->size; r++) {
+            sum += room[r * share + i];
+        }
+        mine[i] = sum;
+    }
+    st = comm_all_gather(c, mine, x, n_bytes, timeout_ms);
+out:
+    return st;
+}
+
+base_status comm_sum(comm *c, float *x, int64_t n, float *room, int64_t timeout_ms)
+{
+    base_status st = BASE_OK;
+
+    if (n < 0 || n > INT_MAX / (int64_t)sizeof *x - c->size) {
+        st = BASE_FAIL(BASE_BAD_INPUT, "sum of %lld elements over %d ranks", (long long)n, c->size);
+        goto out;
+    }
+    BASE_TRY(st, out, check_call(c, "sum", (size_t)n * sizeof *x, timeout_ms));
+    if (c->size > 1 && n > 0) {
+        st = c->backend->sum == NULL ? sum_of_host(c, x, n, room, timeout_ms)
+                                     : note_loss(c, c->backend->sum(c, x, n, room, timeout_ms));
     }
 out:
     return st;

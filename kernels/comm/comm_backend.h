@@ -15,6 +15,11 @@ typedef struct comm_backend {
     base_status (*broadcast)(comm *c, void *buf, size_t n_bytes, int32_t root, int64_t timeout_ms);
     base_status (*all_gather)(comm *c, const void *mine, void *all, size_t n_bytes,
                               int64_t timeout_ms);
+    /* begins is never NULL.  NULL: there is none. */
+    base_status (*all_to_all)(comm *c, const void *send, void *recv, const int32_t *begins,
+                              size_t unit_bytes, int64_t timeout_ms);
+    /* NULL, over the host's memory: comm_sum is made of the others. */
+    base_status (*sum)(comm *c, float *x, int64_t n, float *room, int64_t timeout_ms);
     void (*destroy)(comm *c);             /* frees c too */
     const base_alloc *(*memory)(comm *c); /* NULL, like the next two: there is nothing to it */
     base_status (*look)(comm *c);         /* any thread */
@@ -31,5 +36,16 @@ struct comm { /* first member of a transport's own struct */
     int32_t size;
     bool lost; /* PEER_LOST was returned once */
 };
+
+/* Bytes before a part of comm_all_to_all; the part itself. */
+static inline size_t comm_part_at(const int32_t *begins, int32_t rank, size_t unit_bytes)
+{
+    return (size_t)begins[rank] * unit_bytes;
+}
+
+static inline size_t comm_part_bytes(const int32_t *begins, int32_t rank, size_t unit_bytes)
+{
+    return (size_t)(begins[rank + 1] - begins[rank]) * unit_bytes;
+}
 
 #endif /* KERNELS_COMM_COMM_BACKEND_H */

@@ -16,6 +16,8 @@
 typedef struct mpi_comm {
     comm base;
     MPI_Comm handle; /* a duplicate; MPI_COMM_NULL until it is made */
+    int *
+        parts; /* [4][size] of an all-to-all under way: what is sent, and where it lies; what is received */
 } mpi_comm;
 
 static base_status mpi_to_status(int err, const char *what)
@@ -86,10 +88,37 @@ out:
     return st;
 }
 
+static base_status mpi_all_to_all(comm *c, const void *send, void *recv, const int32_t *begins,
+                                  size_t unit_bytes, int64_t timeout_ms)
+{
+    base_status st = BASE_OK;
+    mpi_comm *m = (mpi_comm *)c;
+    MPI_Request request = MPI_REQUEST_NULL;
+    int *n_send = m->parts;
+    int *send_at = n_send + c->size;
+    int *n_recv = send_at + c->size;
+    int *recv_at = n_recv + c->size;
+
+    for (int32_t r = 0; r < c->size; r++) {
+        n_send[r] = (int)comm_part_bytes(begins, r, unit_bytes);
+        send_at[r] = (int)comm_part_at(begins, r, unit_bytes);
+        n_recv[r] = (int)comm_part_bytes(begins, c->rank, unit_bytes);
+        recv_at[r] = r * n_recv[r];
+    }
+    BASE_TRY(st, out,
+             mpi_to_status(MPI_Ialltoallv(send, n_send, send_at, MPI_BYTE, recv, n_recv, recv_at,
+                                          MPI_BYTE, m->handle, &request),
+                           "all_to_all"));
+    st = wait_done(&request, "all_to_all", timeout_ms);
+out:
+    return st;
+}
+
 static void mpi_destroy(comm *c)
 {
     mpi_comm *m = (mpi_comm *)c;
     const base_alloc mem = c->mem;
+    mem.put(mem.ctx, m->parts);
     if (!c->lost && m->handle != MPI_COMM_NULL) {
         (void)MPI_Comm_free(&m->handle);
     }
@@ -100,6 +129,7 @@ static const comm_backend mpi_backend = {
     .name = "mpi",
     .broadcast = mpi_broadcast,
     .all_gather = mpi_all_gather,
+    .all_to_all = mpi_all_to_all,
     .destroy = mpi_destroy,
 };
 
@@ -131,6 +161,11 @@ base_status comm_mpi_create(const base_alloc *mem, comm **comm_out)
     BASE_TRY(st, out, mpi_to_status(MPI_Comm_size(m->handle, &size), "size"));
     BASE_TRY(st, out,
              mpi_to_status(MPI_Comm_set_errhandler(m->handle, MPI_ERRORS_RETURN), "error handler"));
+    m->parts = mem->get(mem->ctx, 4 * (size_t)size * sizeof *m->parts);
+    if (m->parts == NULL) {
+        st = BASE_FAIL(BASE_NO_MEMORY, "comm over MPI of %d ranks", size);
+        goto out;
+    }
     m->base.rank = rank;
     m->base.size = size;
     m->base.lost = false;

@@ -83,9 +83,15 @@ static base_status meet(thread_comm *c, const struct timespec *until)
                            c->base.rank);
 }
 
-/* Offers mine; rank r's offer goes to all + r * n_bytes, or root's alone if root >= 0. */
-static base_status exchange(thread_comm *c, const void *mine, char *all, size_t n_bytes,
-                            int32_t root, int64_t timeout_ms)
+/* What a rank takes of an offer. */
+typedef struct taking {
+    size_t from; /* of each offer, bytes */
+    size_t n_bytes;
+    int32_t root; /* of this one alone; below 0: of all, one behind the other */
+} taking;
+
+static base_status exchange(thread_comm *c, const void *mine, char *to, taking t,
+                            int64_t timeout_ms)
 {
     base_status st = BASE_OK;
     hall *h = c->hall;
@@ -96,9 +102,10 @@ static base_status exchange(thread_comm *c, const void *mine, char *all, size_t 
     BASE_TRY(st, out, meet(c, &until));
     (void)pthread_mutex_unlock(&h->lock);
     for (int32_t r = 0; r < h->n_ranks; r++) {
-        char *to = root < 0 ? all + (size_t)r * n_bytes : all;
-        if ((root < 0 || r == root) && to != h->offers[r]) {
-            memcpy(to, h->offers[r], n_bytes);
+        char *place = t.root < 0 ? to + (size_t)r * t.n_bytes : to;
+        const char *from = (const char *)h->offers[r] + t.from;
+        if ((t.root < 0 || r == t.root) && place != from) {
+            memcpy(place, from, t.n_bytes);
         }
     }
     (void)pthread_mutex_lock(&h->lock);
@@ -111,13 +118,23 @@ out:
 static base_status threads_broadcast(comm *c, void *buf, size_t n_bytes, int32_t root,
                                      int64_t timeout_ms)
 {
-    return exchange((thread_comm *)c, buf, buf, n_bytes, root, timeout_ms);
+    const taking t = {0, n_bytes, root};
+    return exchange((thread_comm *)c, buf, buf, t, timeout_ms);
 }
 
 static base_status threads_all_gather(comm *c, const void *mine, void *all, size_t n_bytes,
                                       int64_t timeout_ms)
 {
-    return exchange((thread_comm *)c, mine, all, n_bytes, -1, timeout_ms);
+    const taking t = {0, n_bytes, -1};
+    return exchange((thread_comm *)c, mine, all, t, timeout_ms);
+}
+
+static base_status threads_all_to_all(comm *c, const void *send, void *recv, const int32_t *begins,
+                                      size_t unit_bytes, int64_t timeout_ms)
+{
+    const taking t = {comm_part_at(begins, c->rank, unit_bytes),
+                      comm_part_bytes(begins, c->rank, unit_bytes), -1};
+    return exchange((thread_comm *)c, send, recv, t, timeout_ms);
 }
 
 static void hall_free(hall *h, const base_alloc *mem)
@@ -146,6 +163,7 @@ static const comm_backend threads_backend = {
     .name = "threads",
     .broadcast = threads_broadcast,
     .all_gather = threads_all_gather,
+    .all_to_all = threads_all_to_all,
     .destroy = threads_destroy,
 };
 

@@ -33,6 +33,22 @@ static base_status timed_all_gather(comm *c, const void *mine, void *all, size_t
     return timed_note(t, begun, comm_all_gather(t->inner, mine, all, n_bytes, timeout_ms));
 }
 
+static base_status timed_all_to_all(comm *c, const void *send, void *recv, const int32_t *begins,
+                                    size_t unit_bytes, int64_t timeout_ms)
+{
+    timed_comm *t = (timed_comm *)c;
+    const int64_t begun = base_now_ns();
+    return timed_note(t, begun,
+                      comm_all_to_all(t->inner, send, recv, begins, unit_bytes, timeout_ms));
+}
+
+static base_status timed_sum(comm *c, float *x, int64_t n, float *room, int64_t timeout_ms)
+{
+    timed_comm *t = (timed_comm *)c;
+    const int64_t begun = base_now_ns();
+    return timed_note(t, begun, comm_sum(t->inner, x, n, room, timeout_ms));
+}
+
 static const base_alloc *timed_memory(comm *c)
 {
     return comm_memory(((timed_comm *)c)->inner);
@@ -48,6 +64,8 @@ static const comm_backend timed_backend = {
     .name = "timed",
     .broadcast = timed_broadcast,
     .all_gather = timed_all_gather,
+    .all_to_all = timed_all_to_all,
+    .sum = timed_sum,
     .destroy = timed_destroy,
     .memory = timed_memory,
 };

@@ -212,6 +212,16 @@ static base_status cuda_bias(kern_ctx *ctx, const kern_bias_args *args)
     return f.st != BASE_OK ? f.st : kern_cuda_bias(state->stream, &a);
 }
 
+static base_status cuda_deal(kern_ctx *ctx, const kern_deal_args *args)
+{
+    const cuda_state *state = ctx->state;
+    finder f = find_for(ctx, "deal");
+    kern_deal_args a = *args;
+    AT(x, a.n_tokens);
+    AT(y, a.n_tokens);
+    return f.st != BASE_OK ? f.st : kern_cuda_deal(state->stream, &a);
+}
+
 static base_status cuda_embed(kern_ctx *ctx, const kern_embed_args *args)
 {
     const cuda_state *state = ctx->state;
@@ -425,6 +435,7 @@ static const kern_backend cuda_backend = {
     .attn = cuda_attn,
     .basis = cuda_basis,
     .bias = cuda_bias,
+    .deal = cuda_deal,
     .embed = cuda_embed,
     .gated = cuda_gated,
     .gemm = cuda_gemm_op,

@@ -8,10 +8,12 @@ namespace {
 
 constexpr int kThreads = 128;
 
-__device__ int64_t id_of(const kern_embed_args &a, int64_t t)
+/* Of the table; below 0: its row is another's. */
+__device__ int64_t row_of(const kern_embed_args &a, int64_t t)
 {
-    const int id = a.ids[t];
-    return id >= 0 ? id : a.recent[-1 - id];
+    const int named = a.ids[t];
+    const int id = named >= 0 ? named : a.recent[-1 - named];
+    return a.end > 0 && id >= a.end ? -1 : id - a.begin;
 }
 
 template <typename W>
@@ -23,8 +25,11 @@ __global__ void __launch_bounds__(kThreads) embed_wide(const kern_embed_args a)
         return;
     }
     const int64_t t = blockIdx.y;
-    float x[8];
-    cuda_load8(static_cast<const W *>(a.table) + id_of(a, t) * a.width + c, x);
+    const int64_t row = row_of(a, t);
+    float x[8] = {};
+    if (row >= 0) {
+        cuda_load8(static_cast<const W *>(a.table) + row * a.width + c, x);
+    }
     cuda_store8(a.y + t * a.width + c, x);
 }
 
@@ -35,8 +40,9 @@ __global__ void __launch_bounds__(kThreads) embed_any(const kern_embed_args a)
     const int c = blockIdx.x * kThreads + threadIdx.x;
     if (c < a.width) {
         const int64_t t = blockIdx.y;
+        const int64_t row = row_of(a, t);
         const W *table = static_cast<const W *>(a.table);
-        a.y[t * a.width + c] = cuda_f32(table[id_of(a, t) * a.width + c]);
+        a.y[t * a.width + c] = row < 0 ? 0.0f : cuda_f32(table[row * a.width + c]);
     }
 }
 

@@ -8,6 +8,7 @@
 #include "base/clock.h"
 #include "tests/support/test.h"
 
+#include <math.h>
 #include <mpi.h>
 #include <stdbool.h>
 #include <stdlib.h>
@@ -101,6 +102,64 @@ static void all_gather_collects_every_rank_in_place_too(void **state)
     }
 }
 
+/* Rank r gets r + 2 units of three bytes, the first rank none. */
+static void all_to_all_brings_every_rank_its_part(void **state)
+{
+    enum { UNIT = 3, MAX = 8 };
+    (void)state;
+    const int32_t rank = comm_rank(the_comm);
+    const int32_t size = comm_size(the_comm);
+    int32_t begins[MAX + 1] = {0};
+    uint8_t send[UNIT * MAX * MAX];
+    uint8_t got[UNIT * MAX * MAX];
+    assert_true(size < MAX);
+    for (int32_t r = 0; r < size; r++) {
+        begins[r + 1] = begins[r] + (r == 0 ? 0 : r + 2);
+    }
+    fill(send, sizeof send, rank);
+    memset(got, 0x5a, sizeof got);
+    CHECK_STATUS(comm_all_to_all(the_comm, send, got, begins, UNIT, TIMEOUT_MS), BASE_OK);
+    const size_t n_own = (size_t)UNIT * (size_t)(begins[rank + 1] - begins[rank]);
+    for (size_t i = 0; i < n_own * (size_t)size; i++) {
+        const size_t at = (size_t)UNIT * (size_t)begins[rank] + i % n_own;
+        assert_int_equal(got[i], byte_of((int32_t)(i / n_own), at));
+    }
+    assert_int_equal(got[n_own * (size_t)size], 0x5a);
+    CHECK_STATUS(comm_all_to_all(the_comm, send, got, NULL, UNIT, TIMEOUT_MS), BASE_OK);
+    for (int32_t r = 0; r < size; r++) {
+        for (size_t i = 0; i < UNIT; i++) {
+            assert_int_equal(got[(size_t)r * UNIT + i], byte_of(r, (size_t)rank * UNIT + i));
+        }
+    }
+}
+
+/* Numbers whose sum depends on the order, and any count. */
+static void sum_adds_in_rank_order_and_is_the_same_everywhere(void **state)
+{
+    enum { MAX = 1003, EXTRA = 8 };
+    static const int32_t counts[] = {0, 1, 3, 64, MAX};
+    (void)state;
+    const int32_t rank = comm_rank(the_comm);
+    const int32_t size = comm_size(the_comm);
+    float x[MAX + EXTRA];
+    float room[MAX + EXTRA];
+    for (size_t k = 0; k < sizeof counts / sizeof counts[0]; k++) {
+        memset(x, 0, sizeof x);
+        for (int32_t i = 0; i < counts[k]; i++) {
+            x[i] = ldexpf((float)((i * 7 + rank * 5) % 23 - 11), (i + rank * 9) % 25);
+        }
+        CHECK_STATUS(comm_sum(the_comm, x, counts[k], room, TIMEOUT_MS), BASE_OK);
+        for (int32_t i = 0; i < counts[k]; i++) {
+            float want = 0.0f;
+            for (int32_t r = 0; r < size; r++) {
+                const float term = ldexpf((float)((i * 7 + r * 5) % 23 - 11), (i + r * 9) % 25);
+                want = r == 0 ? term : want + term;
+            }
+            assert_true(x[i] == want);
+        }
+    }
+}
+
 static void bad_arguments_are_refused_without_a_collective(void **state)
 {
     (void)state;
@@ -158,6 +217,60 @@ static void merge_is_the_op_on_the_partials_of_all_ranks(void **state)
     free(gathered);
 }
 
+/* Rank r's heads of all ranks, in the bits of a merge of all heads. */
+static void merge_of_own_heads_is_that_of_all(void **state)
+{
+    enum { TOKENS = 3, HEADS = 7, N = TOKENS * HEADS * (DIM + 1), MAX = 4 };
+    (void)state;
+    kern_ctx *ctx = NULL;
+    const int32_t rank = comm_rank(the_comm);
+    const int32_t n_ranks = comm_size(the_comm);
+    int32_t begins[MAX + 1] = {0};
+    float *all = calloc(MAX, N * sizeof *all);
+    float *received = calloc(MAX, N * sizeof *received);
+    float *room = calloc(N, sizeof *room);
+    float want[TOKENS * HEADS * DIM];
+    float got[TOKENS * HEADS * DIM];
+    assert_true(n_ranks <= MAX && all != NULL && received != NULL && room != NULL);
+    CHECK_STATUS(kern_ctx_create_cpu(1, &base_heap, &ctx), BASE_OK);
+    for (int32_t r = 0; r < n_ranks; r++) {
+        begins[r + 1] = HEADS * (r + 1) / n_ranks;
+        for (int32_t i = 0; i < N; i++) {
+            all[r * N + i] = (float)((i * 7 + r * 5) % 23) * 0.25f - 2.0f;
+        }
+    }
+    kern_merge_args whole = {.partials = all,
+                             .rank_stride = N,
+                             .o = want,
+                             .n_ranks = n_ranks,
+                             .rows = TOKENS * HEADS,
+                             .head_dim = DIM};
+    CHECK_STATUS(kern_merge(ctx, &whole), BASE_OK);
+    const int32_t own = begins[rank + 1] - begins[rank];
+    const kern_deal_args deal = {.x = all + rank * N,
+                                 .y = room,
+                                 .begins = begins,
+                                 .n_ranks = n_ranks,
+                                 .n_tokens = TOKENS,
+                                 .n_heads = HEADS,
+                                 .head_dim = DIM};
+    const kern_merge_args merge = {.partials = received,
+                                   .rank_stride = (int64_t)TOKENS * own * (DIM + 1),
+                                   .o = got,
+                                   .n_ranks = n_ranks,
+                                   .rows = TOKENS * own,
+                                   .head_dim = DIM};
+    CHECK_STATUS(comm_merge_own(the_comm, ctx, &deal, &merge, TIMEOUT_MS), BASE_OK);
+    for (int32_t t = 0; t < TOKENS; t++) {
+        assert_memory_equal(got + t * own * DIM, want + (t * HEADS + begins[rank]) * DIM,
+                            (size_t)own * DIM * sizeof *got);
+    }
+    kern_ctx_destroy(ctx);
+    free(room);
+    free(received);
+    free(all);
+}
+
 /* The last rank sleeps past everybody's deadline. */
 static void a_silent_rank_is_reported_in_time_and_for_good(void **state)
 {
@@ -186,6 +299,9 @@ int main(int argc, char **argv)
         cmocka_unit_test(broadcast_reaches_every_rank_from_every_root),
         cmocka_unit_test(all_gather_collects_every_rank_in_place_too),
         cmocka_unit_test(merge_is_the_op_on_the_partials_of_all_ranks),
+        cmocka_unit_test(all_to_all_brings_every_rank_its_part),
+        cmocka_unit_test(sum_adds_in_rank_order_and_is_the_same_everywhere),
+        cmocka_unit_test(merge_of_own_heads_is_that_of_all),
         cmocka_unit_test(bad_arguments_are_refused_without_a_collective),
     };
     const struct CMUnitTest silent[] = {

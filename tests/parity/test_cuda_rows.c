@@ -1,4 +1,4 @@
-/* The CUDA ops that treat rows of activations one by one, against the CPU: embed, bias, rope. */
+/* The CUDA ops that treat rows of activations one by one, against the CPU: embed, deal, bias, rope. */
 #include "kernels/cuda/cuda_ops.h"
 #include "tests/support/parity_cuda.h"
 
@@ -12,8 +12,9 @@ static void embed_copies_every_dtype_exactly(void **state)
     static const int32_t recent[2] = {44, 3};
     kern_ctx *ctx = parity_ctx(1);
     (void)state;
-    for (size_t i = 0; i < 4 * 3; i++) {
-        const int32_t width = widths[i / 3];
+    for (size_t i = 0; i < 2 * 4 * 3; i++) {
+        const bool part = i >= 4 * 3; /* of the table: other ids give zeros */
+        const int32_t width = widths[i / 3 % 4];
         const base_dtype t = dtypes[i % 3];
         float *x = parity_normals(i, (int64_t)VOCAB * width, 10.0);
         void *table = parity_elems(x, (int64_t)VOCAB * width, t);
@@ -26,7 +27,9 @@ static void embed_copies_every_dtype_exactly(void **state)
                              .width = width,
                              .dtype = t,
                              .n_recent = 2,
-                             .recent = recent};
+                             .recent = recent,
+                             .begin = part ? 3 : 0,
+                             .end = part ? 70 : 0};
         CHECK_STATUS(kern_embed(ctx, &a), BASE_OK);
 
         const size_t n_bytes = (size_t)TOKENS * (size_t)width * sizeof(float);
@@ -43,6 +46,43 @@ static void embed_copies_every_dtype_exactly(void **state)
         free(got);
         free(want);
         free(table);
+        free(x);
+    }
+    kern_ctx_destroy(ctx);
+}
+
+static void deal_copies_every_row_to_its_place(void **state)
+{
+    enum { RANKS = 4, HEADS = 9 };
+    static const int32_t begins[RANKS + 1] = {0, 1, 4, 8, HEADS};
+    static const int32_t shapes[][2] = {{0, 64}, {1, 128}, {3, 64}, {130, 128}};
+    kern_ctx *ctx = parity_ctx(1);
+    (void)state;
+    for (size_t i = 0; i < sizeof shapes / sizeof shapes[0]; i++) {
+        const int64_t n = (int64_t)shapes[i][0] * HEADS * (shapes[i][1] + 1);
+        float *x = parity_normals(i, n, 1.0);
+        float *want = parity_memory(n, sizeof *want);
+        kern_deal_args a = {.x = x,
+                            .y = want,
+                            .begins = begins,
+                            .n_ranks = RANKS,
+                            .n_tokens = shapes[i][0],
+                            .n_heads = HEADS,
+                            .head_dim = shapes[i][1]};
+        CHECK_STATUS(kern_deal(ctx, &a), BASE_OK);
+        parity_device device = {.n_held = 0};
+        a.x = device_copy(&device, x, (size_t)(n + 1) * sizeof *x);
+        a.y = device_copy(&device, x, (size_t)(n + 1) * sizeof *x);
+        CHECK_STATUS(kern_cuda_deal(NULL, &a), BASE_OK);
+        want[n] = x[n]; /* nothing behind y is written */
+        float *got = parity_memory(n, sizeof *got);
+        assert_int_equal(
+            cudaMemcpy(got, a.y, (size_t)(n + 1) * sizeof *got, cudaMemcpyDeviceToHost),
+            cudaSuccess);
+        assert_memory_equal(got, want, (size_t)(n + 1) * sizeof *got);
+        device_free(&device);
+        free(got);
+        free(want);
         free(x);
     }
     kern_ctx_destroy(ctx);
@@ -172,6 +212,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(embed_copies_every_dtype_exactly),
         cmocka_unit_test(embed_takes_many_rows_of_activations),
+        cmocka_unit_test(deal_copies_every_row_to_its_place),
         cmocka_unit_test(bias_adds_every_dtype_exactly),
         cmocka_unit_test(rope_agrees_at_every_position),
     };

@@ -130,6 +130,53 @@ static void ids_below_zero_are_recent_ones(void **state)
     kern_ctx_destroy(ctx);
 }
 
+static void a_part_of_the_table_gives_zeros_for_the_ids_of_others(void **state)
+{
+    (void)state;
+    enum { V = 7, WIDTH = 9, N = 5 };
+    kern_ctx *ctx = parity_ctx(1);
+    float *table = parity_normals(1, V * WIDTH, 1.0);
+    static const int32_t recent[] = {3, 6};
+    static const int32_t ids[N] = {2, 0, -1, 6, -2};
+    static const int32_t want[N] = {2, 0, 3, 6, 6};
+    float sum[N * WIDTH] = {0.0f};
+    float *y = parity_guarded(N * WIDTH);
+    kern_embed_args args = {.ids = ids,
+                            .y = y,
+                            .n_tokens = N,
+                            .n_vocab = V,
+                            .width = WIDTH,
+                            .dtype = BASE_F32,
+                            .n_recent = 2,
+                            .recent = recent};
+    static const int32_t begins[] = {0, 2, 3, V};
+    for (int32_t part = 0; part < 3; part++) {
+        args.begin = begins[part];
+        args.end = begins[part + 1];
+        args.table = table + begins[part] * WIDTH;
+        CHECK_STATUS(kern_embed(ctx, &args), BASE_OK);
+        for (int32_t j = 0; j < N * WIDTH; j++) {
+            sum[j] += y[j];
+        }
+    }
+    for (int32_t t = 0; t < N; t++) {
+        assert_memory_equal(sum + t * WIDTH, table + want[t] * WIDTH, WIDTH * sizeof *sum);
+    }
+    parity_guarded_check(y, N * WIDTH);
+    parity_guarded_free(y);
+    y = parity_guarded(N * WIDTH);
+    args.y = y;
+    PARITY_REFUSED(kern_embed, ctx, args, end, V + 1);
+    CHECK_ERROR_NAMES("3..7 of 7");
+    PARITY_REFUSED(kern_embed, ctx, args, end, 3);
+    PARITY_REFUSED(kern_embed, ctx, args, end, 0);
+    PARITY_REFUSED(kern_embed, ctx, args, begin, -1);
+    parity_guarded_untouched(y, N * WIDTH);
+    parity_guarded_free(y);
+    free(table);
+    kern_ctx_destroy(ctx);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -137,6 +184,7 @@ int main(void)
         cmocka_unit_test(an_f32_table_keeps_every_bit),
         cmocka_unit_test(broken_limits_are_refused),
         cmocka_unit_test(ids_below_zero_are_recent_ones),
+        cmocka_unit_test(a_part_of_the_table_gives_zeros_for_the_ids_of_others),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

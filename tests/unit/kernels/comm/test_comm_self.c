@@ -24,6 +24,14 @@ static void one_rank_talks_to_itself(void **state)
     CHECK_STATUS(comm_all_gather(c, all, all, 3, 1), BASE_OK);
     CHECK_STATUS(comm_all_gather(c, NULL, NULL, 0, 1), BASE_OK);
     assert_string_equal(all, "abz");
+    const int32_t begins[] = {0, 3};
+    CHECK_STATUS(comm_all_to_all(c, "xyz", all, begins, 1, 1), BASE_OK);
+    assert_string_equal(all, "xyz");
+    CHECK_STATUS(comm_all_to_all(c, "ab", all, NULL, 2, 1), BASE_OK);
+    assert_string_equal(all, "abz");
+    float x[] = {1.0f, 2.0f};
+    CHECK_STATUS(comm_sum(c, x, 2, NULL, 1), BASE_OK);
+    assert_true(x[0] == 1.0f && x[1] == 2.0f);
     comm_destroy(c);
     comm_destroy(NULL);
 }
@@ -39,6 +47,17 @@ static void bad_arguments_are_refused(void **state)
     CHECK_STATUS(comm_broadcast(c, &byte, 1, 0, 0), BASE_BAD_INPUT);
     CHECK_STATUS(comm_all_gather(c, &byte, &out, 1, -1), BASE_BAD_INPUT);
     CHECK_STATUS(comm_all_gather(c, &byte, &out, (size_t)1 << 31, 1), BASE_BAD_INPUT);
+    const int32_t from_1[] = {1, 2};
+    const int32_t back[] = {0, -1};
+    const int32_t two[] = {0, 2};
+    CHECK_STATUS(comm_all_to_all(c, &byte, &out, from_1, 1, 1), BASE_BAD_INPUT);
+    CHECK_STATUS(comm_all_to_all(c, &byte, &out, back, 1, 1), BASE_BAD_INPUT);
+    CHECK_STATUS(comm_all_to_all(c, &byte, &out, two, (size_t)1 << 30, 1), BASE_BAD_INPUT);
+    CHECK_STATUS(comm_all_to_all(c, &byte, &out, NULL, (size_t)1 << 31, 1), BASE_BAD_INPUT);
+    CHECK_STATUS(comm_all_to_all(c, &byte, &out, NULL, 1, 0), BASE_BAD_INPUT);
+    CHECK_STATUS(comm_sum(c, NULL, -1, NULL, 1), BASE_BAD_INPUT);
+    CHECK_STATUS(comm_sum(c, NULL, (int64_t)1 << 29, NULL, 1), BASE_BAD_INPUT);
+    CHECK_STATUS(comm_sum(c, NULL, 1, NULL, 0), BASE_BAD_INPUT);
     assert_int_equal(out, 7);
     comm_destroy(c);
 }

@@ -28,6 +28,35 @@ static void note_running(void)
     atomic_fetch_sub(&n_running, 1);
 }
 
+/* Rank r gets r + 1 units, and sums of numbers whose order counts. */
+static void exchange_parts(rank *r, int32_t round)
+{
+    static const int32_t begins[RANKS + 1] = {0, 1, 3, 6, 10};
+    const int32_t own = comm_rank(r->c);
+    int32_t send[10];
+    int32_t got[RANKS * RANKS];
+    float x[RANKS + 2 + RANKS - 1];
+    float room[RANKS + 2 + RANKS - 1];
+    for (int32_t i = 0; i < 10; i++) {
+        send[i] = round + own * 100 + i;
+    }
+    for (int32_t i = 0; i < RANKS + 2; i++) {
+        x[i] = own == 1 ? 1e8f : own == 2 ? -1e8f : (float)(i + own);
+    }
+    if (r->st == BASE_OK) {
+        r->st = comm_all_to_all(r->c, send, got, begins, sizeof send[0], 5000);
+    }
+    for (int32_t k = 0; k < RANKS * (own + 1) && r->st == BASE_OK; k++) {
+        r->n_wrong += got[k] != round + k / (own + 1) * 100 + begins[own] + k % (own + 1);
+    }
+    if (r->st == BASE_OK) {
+        r->st = comm_sum(r->c, x, RANKS + 2, room, 5000);
+    }
+    for (int32_t i = 0; i < RANKS + 2 && r->st == BASE_OK; i++) {
+        r->n_wrong += x[i] != (((float)i + 1e8f) - 1e8f) + (float)(i + 3);
+    }
+}
+
 static void *exchange_often(void *arg)
 {
     rank *r = arg;
@@ -45,6 +74,7 @@ static void *exchange_often(void *arg)
             r->st = comm_broadcast(r->c, &word, sizeof word, i % RANKS, 5000);
             r->n_wrong += word != i;
         }
+        exchange_parts(r, i);
     }
     comm_threads_leave(r->c);
     return NULL;
