@@ -104,6 +104,63 @@ out:
     return st;
 }
 
+/* Every rank's part of send to that rank, as one call. */
+static ncclResult_t send_parts(const nccl_comm *n, const char *send, char *recv,
+                               const int32_t *begins, size_t unit_bytes)
+{
+    const size_t n_own = comm_part_bytes(begins, n->base.rank, unit_bytes);
+    ncclResult_t r = ncclGroupStart();
+    for (int32_t peer = 0; peer < n->base.size && (r == ncclSuccess || r == ncclInProgress);
+         peer++) {
+        const size_t n_theirs = comm_part_bytes(begins, peer, unit_bytes);
+        if (n_theirs > 0) {
+            r = ncclSend(send + comm_part_at(begins, peer, unit_bytes), n_theirs, ncclInt8, peer,
+                         n->handle, n->stream);
+        }
+        if (n_own > 0 && (r == ncclSuccess || r == ncclInProgress)) {
+            r = ncclRecv(recv + (size_t)peer * n_own, n_own, ncclInt8, peer, n->handle, n->stream);
+        }
+    }
+    const ncclResult_t ended = ncclGroupEnd();
+    return r == ncclSuccess || r == ncclInProgress ? ended : r;
+}
+
+static base_status nccl_all_to_all(comm *c, const void *send, void *recv, const int32_t *begins,
+                                   size_t unit_bytes, int64_t timeout_ms)
+{
+    base_status st = BASE_OK;
+    nccl_comm *n = (nccl_comm *)c;
+    const size_t n_sent = comm_part_at(begins, c->size, unit_bytes);
+    const size_t n_got = comm_part_bytes(begins, c->rank, unit_bytes) * (size_t)c->size;
+    void *from = NULL;
+    void *to = NULL;
+
+    BASE_TRY(st, out, cuda_share_find(n->ctx, "all_to_all", send, n_sent, &from));
+    BASE_TRY(st, out, cuda_share_find(n->ctx, "all_to_all", recv, n_got, &to));
+    (void)pthread_mutex_lock(&n->lock);
+    st = finish(n, "all-to-all", send_parts(n, from, to, begins, unit_bytes), timeout_ms);
+    (void)pthread_mutex_unlock(&n->lock);
+out:
+    return st;
+}
+
+static base_status nccl_sum(comm *c, float *x, int64_t n_elems, float *room, int64_t timeout_ms)
+{
+    base_status st = BASE_OK;
+    nccl_comm *n = (nccl_comm *)c;
+    void *at = NULL;
+    (void)room;
+
+    BASE_TRY(st, out, cuda_share_find(n->ctx, "sum", x, (size_t)n_elems * sizeof *x, &at));
+    (void)pthread_mutex_lock(&n->lock);
+    st = finish(n, "all-reduce",
+                ncclAllReduce(at, at, (size_t)n_elems, ncclFloat32, ncclSum, n->handle, n->stream),
+                timeout_ms);
+    (void)pthread_mutex_unlock(&n->lock);
+out:
+    return st;
+}
+
 /* ---- memory ---- */
 
 static window *find_window(nccl_comm *n, const void *bytes)
@@ -148,7 +205,7 @@ static base_status make_window(nccl_comm *n, window *w, size_t n_bytes)
     if (!every) {
         BASE_TRY(st, out, deregister(n, w));
     }
-    BASE_INFO("nccl-ag: %zu bytes of partials, %s", n_bytes,
+    BASE_INFO("%s: %zu bytes that are exchanged, %s", n->base.backend->name, n_bytes,
               every ? "registered" : "which NCCL does not register here");
 out:
     n->base.mem.put(n->base.mem.ctx, all);
@@ -245,15 +302,14 @@ static void nccl_destroy(comm *c)
     mem.put(mem.ctx, n);
 }
 
-static const comm_backend nccl_backend = {
-    .name = "nccl-ag",
-    .broadcast = nccl_broadcast,
-    .all_gather = nccl_all_gather,
-    .destroy = nccl_destroy,
-    .memory = nccl_memory,
-    .look = nccl_look,
-    .abort = nccl_abort,
-};
+#define BACKEND(NAME)                                                             \
+    {                                                                             \
+        .name = NAME, .broadcast = nccl_broadcast, .all_gather = nccl_all_gather, \
+        .all_to_all = nccl_all_to_all, .sum = nccl_sum, .destroy = nccl_destroy,  \
+        .memory = nccl_memory, .look = nccl_look, .abort = nccl_abort,            \
+    }
+static const comm_backend gathers = BACKEND("nccl-ag");
+static const comm_backend deals = BACKEND("nccl-a2a");
 
 /* NCCL reads it when it starts; what the user has set stays. */
 static void be_a_host(int32_t rank)
@@ -308,7 +364,7 @@ base_status comm_nccl_create(const comm_nccl_options *options, const base_alloc 
         st = BASE_FAIL(BASE_NO_MEMORY, "comm over NCCL");
         goto out;
     }
-    n->base = (comm){.backend = &nccl_backend,
+    n->base = (comm){.backend = options->all_to_all ? &deals : &gathers,
                      .mem = *mem,
                      .rank = comm_rank(options->host),
                      .size = comm_size(options->host)};

@@ -1,6 +1,6 @@
-/* kernels/comm/comm_nccl.h - exchanges between GPUs over NCCL: the comm named "nccl-ag".
+/* kernels/comm/comm_nccl.h - exchanges between GPUs over NCCL: the comms named "nccl-ag" and "nccl-a2a".
  *
- * Its calls are ops of a context (comm.h).  What comm_memory gives is a symmetric window where every rank's registers,
+ * They are one: the name says which of the exchanges of partials (comm_merge.h) its owner uses.  Its calls are ops of a context (comm.h).  What comm_memory gives is a symmetric window where every rank's registers,
  * which makes an all-gather of small partials two to three times faster on NVLink (docs/groups.md), else device memory.
  * An error names this rank as `who` does. */
 #ifndef KERNELS_COMM_COMM_NCCL_H
@@ -17,6 +17,7 @@ typedef struct comm_nccl_options {
     comm *host;      /* of the same ranks; borrowed: the group's id travels over it */
     kern_ctx *ctx;   /* on a GPU that no other rank uses; borrowed, and ends later than the comm */
     const char *who; /* "rank 2 on node7, GPU 1" */
+    bool all_to_all; /* its name is "nccl-a2a" */
     bool
         shared_gpu; /* ranks share GPUs: NCCL is told that each is a host of its own, and goes over loopback sockets */
 } comm_nccl_options;

@@ -1,6 +1,7 @@
 /* NCCL's collectives as ops of a context: the right bytes, called one by one, recorded and replayed.
  *
  * usage: mpirun -n N multirank.test_comm_nccl     ranks share GPUs where there are fewer; skips where there is none */
+#include "kernels/comm/comm_merge.h"
 #include "kernels/comm/comm_nccl.h"
 
 #include "base/alloc.h"
@@ -10,6 +11,7 @@
 #include "worker/boot/boot_mpi.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 
 enum { TIMEOUT_MS = 20000, N_REPLAYS = 3 };
 
@@ -96,9 +98,139 @@ static void broadcast_reaches_every_rank_from_every_root(void **state)
     }
 }
 
+/* Rank r gets r + 2 units, the first none. */
+static void parts_of(int32_t *begins)
+{
+    begins[0] = 0;
+    for (int32_t r = 0; r < the.world.n_ranks; r++) {
+        begins[r + 1] = begins[r] + (r == 0 ? 0 : r + 2);
+    }
+}
+
+static void all_to_all_brings_every_rank_its_part(void **state)
+{
+    (void)state;
+    const int32_t rank = the.world.rank;
+    const size_t n = (size_t)the.world.n_ranks;
+    int32_t begins[64];
+    parts_of(begins);
+    for (size_t s = 0; s < sizeof sizes / sizeof sizes[0]; s++) {
+        const size_t unit = sizes[s];
+        const size_t n_own = unit * (size_t)(begins[rank + 1] - begins[rank]);
+        uint8_t *send = mirror(unit * (size_t)begins[n]);
+        uint8_t *got = mirror(n_own * n + 1);
+        fill(send, unit * (size_t)begins[n], rank, 3);
+        CHECK_STATUS(kern_send(the.ctx, send, unit * (size_t)begins[n]), BASE_OK);
+        CHECK_STATUS(comm_all_to_all(the.gpus, send, got, begins, unit, TIMEOUT_MS), BASE_OK);
+        CHECK_STATUS(kern_fetch(the.ctx, got, n_own * n), BASE_OK);
+        for (size_t i = 0; i < n_own * n; i++) {
+            const size_t at = unit * (size_t)begins[rank] + i % n_own;
+            assert_int_equal(got[i], byte_of((int32_t)(i / n_own), at, 3));
+        }
+        end_mirror(got);
+        end_mirror(send);
+    }
+}
+
+/* Whole numbers, which add up exactly in any order; then any, whose sum is the same on every rank. */
+static void sum_is_that_of_all_ranks_and_the_same_everywhere(void **state)
+{
+    static const int64_t counts[] = {1, 4096, 100003};
+    (void)state;
+    const int32_t n_ranks = the.world.n_ranks;
+    for (size_t s = 0; s < sizeof counts / sizeof counts[0]; s++) {
+        const int64_t n = counts[s];
+        const size_t n_bytes = (size_t)n * sizeof(float);
+        float *x = (float *)(void *)mirror(n_bytes * (size_t)n_ranks);
+        for (int32_t exact = 0; exact < 2; exact++) {
+            for (int64_t i = 0; i < n; i++) {
+                const float value = (float)((i * 7 + the.world.rank * 5) % 23 - 11);
+                x[i] = exact ? value : value / 7.0f;
+            }
+            CHECK_STATUS(kern_send(the.ctx, x, n_bytes), BASE_OK);
+            CHECK_STATUS(comm_sum(the.gpus, x, n, NULL, TIMEOUT_MS), BASE_OK);
+            CHECK_STATUS(kern_fetch(the.ctx, x, n_bytes), BASE_OK);
+            for (int64_t i = 0; i < n && exact; i++) {
+                float want = 0.0f;
+                for (int32_t r = 0; r < n_ranks; r++) {
+                    want += (float)((i * 7 + r * 5) % 23 - 11);
+                }
+                assert_true(x[i] == want);
+            }
+            float *all = calloc((size_t)n_ranks, n_bytes);
+            assert_non_null(all);
+            CHECK_STATUS(comm_all_gather(the.host, x, all, n_bytes, TIMEOUT_MS), BASE_OK);
+            for (int32_t r = 0; r < n_ranks; r++) {
+                assert_memory_equal(all + r * n, x, n_bytes);
+            }
+            free(all);
+        }
+        end_mirror(x);
+    }
+}
+
+enum { TOKENS = 3, HEADS = 8, DIM = 128, PARTIAL = TOKENS * HEADS * (DIM + 1) };
+
+/* The own heads of all ranks' partials, in the bits of the all-gather and merge of all heads. */
+static void merge_of_own_heads_is_that_of_all(void **state)
+{
+    (void)state;
+    const int32_t rank = the.world.rank;
+    const int32_t n = the.world.n_ranks;
+    const size_t n_bytes = PARTIAL * sizeof(float);
+    int32_t begins[64] = {0};
+    float *all = (float *)(void *)mirror(n_bytes * (size_t)n);
+    float *received = (float *)(void *)mirror(n_bytes * (size_t)n);
+    float *room = (float *)(void *)mirror(n_bytes);
+    float *want = (float *)(void *)mirror(n_bytes);
+    float *got = (float *)(void *)mirror(n_bytes);
+    for (int32_t r = 0; r < n; r++) {
+        begins[r + 1] = HEADS * (r + 1) / n;
+    }
+    for (int32_t i = 0; i < PARTIAL; i++) {
+        all[rank * PARTIAL + i] = (float)((i * 7 + rank * 5) % 23) * 0.26f - 2.0f;
+    }
+    CHECK_STATUS(kern_send(the.ctx, all + rank * PARTIAL, n_bytes), BASE_OK);
+    const kern_merge_args whole = {.partials = all,
+                                   .rank_stride = PARTIAL,
+                                   .o = want,
+                                   .n_ranks = n,
+                                   .rows = TOKENS * HEADS,
+                                   .head_dim = DIM};
+    CHECK_STATUS(comm_merge(the.gpus, the.ctx, &whole, TIMEOUT_MS), BASE_OK);
+    const int32_t own = begins[rank + 1] - begins[rank];
+    const kern_deal_args deal = {.x = all + rank * PARTIAL,
+                                 .y = room,
+                                 .begins = begins,
+                                 .n_ranks = n,
+                                 .n_tokens = TOKENS,
+                                 .n_heads = HEADS,
+                                 .head_dim = DIM};
+    const kern_merge_args merge = {.partials = received,
+                                   .rank_stride = (int64_t)TOKENS * own * (DIM + 1),
+                                   .o = got,
+                                   .n_ranks = n,
+                                   .rows = TOKENS * own,
+                                   .head_dim = DIM};
+    CHECK_STATUS(comm_merge_own(the.gpus, the.ctx, &deal, &merge, TIMEOUT_MS), BASE_OK);
+    CHECK_STATUS(kern_fetch(the.ctx, want, n_bytes), BASE_OK);
+    CHECK_STATUS(kern_fetch(the.ctx, got, n_bytes), BASE_OK);
+    for (int32_t t = 0; t < TOKENS; t++) {
+        assert_memory_equal(got + t * own * DIM, want + (t * HEADS + begins[rank]) * DIM,
+                            (size_t)own * DIM * sizeof *got);
+    }
+    end_mirror(got);
+    end_mirror(want);
+    end_mirror(room);
+    end_mirror(received);
+    end_mirror(all);
+}
+
 typedef struct exchange {
     uint8_t *all;
     uint8_t *word;
+    uint8_t *parts; /* what all_to_all brings */
+    float *sum;
     size_t n_bytes;
 } exchange;
 
@@ -110,6 +242,12 @@ static base_status exchange_ops(void *arg)
     base_status st = BASE_OK;
     for (int32_t layer = 0; layer < 3 && st == BASE_OK; layer++) {
         st = comm_all_gather(the.gpus, mine, x->all, x->n_bytes, TIMEOUT_MS);
+        if (st == BASE_OK) {
+            st = comm_all_to_all(the.gpus, x->all, x->parts, NULL, x->n_bytes, TIMEOUT_MS);
+        }
+    }
+    if (st == BASE_OK) {
+        st = comm_sum(the.gpus, x->sum, 1, NULL, TIMEOUT_MS);
     }
     return st == BASE_OK ? comm_broadcast(the.gpus, x->word, sizeof(int32_t), 0, TIMEOUT_MS) : st;
 }
@@ -122,6 +260,8 @@ static void what_was_recorded_exchanges_what_is_there_when_it_is_replayed(void *
     exchange x = {.n_bytes = 4 * 1032};
     x.all = mirror(x.n_bytes * (size_t)n);
     x.word = mirror(sizeof(int32_t));
+    x.parts = mirror(x.n_bytes * (size_t)n);
+    x.sum = (float *)(void *)mirror(sizeof *x.sum);
     const kern_replay_key key = {.owner = &x};
     for (int32_t turn = 0; turn <= N_REPLAYS; turn++) {
         bool done = false;
@@ -130,6 +270,8 @@ static void what_was_recorded_exchanges_what_is_there_when_it_is_replayed(void *
         fill(x.word, sizeof(int32_t), the.world.rank, turn);
         CHECK_STATUS(kern_send(the.ctx, mine, x.n_bytes), BASE_OK);
         CHECK_STATUS(kern_send(the.ctx, x.word, sizeof(int32_t)), BASE_OK);
+        *x.sum = (float)(the.world.rank + turn);
+        CHECK_STATUS(kern_send(the.ctx, x.sum, sizeof *x.sum), BASE_OK);
         CHECK_STATUS(kern_replay(the.ctx, &key, &done), BASE_OK);
         assert_int_equal(done, turn > 0);
         if (!done) {
@@ -142,8 +284,16 @@ static void what_was_recorded_exchanges_what_is_there_when_it_is_replayed(void *
             check(x.all + (size_t)r * x.n_bytes, x.n_bytes, r, turn);
         }
         check(x.word, sizeof(int32_t), 0, turn);
+        CHECK_STATUS(kern_fetch(the.ctx, x.parts, x.n_bytes * (size_t)n), BASE_OK);
+        CHECK_STATUS(kern_fetch(the.ctx, x.sum, sizeof *x.sum), BASE_OK);
+        for (int32_t r = 0; r < n; r++) { /* all had gathered the same */
+            check(x.parts + (size_t)r * x.n_bytes, x.n_bytes, the.world.rank, turn);
+        }
+        assert_true(*x.sum == (float)(n * (n - 1) / 2 + n * turn));
         CHECK_STATUS(comm_broadcast(the.gpus, x.word, sizeof(int32_t), n - 1, TIMEOUT_MS), BASE_OK);
     }
+    end_mirror(x.sum);
+    end_mirror(x.parts);
     end_mirror(x.word);
     end_mirror(x.all);
 }
@@ -206,6 +356,9 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(all_gather_collects_every_rank_in_place_too),
         cmocka_unit_test(broadcast_reaches_every_rank_from_every_root),
+        cmocka_unit_test(all_to_all_brings_every_rank_its_part),
+        cmocka_unit_test(sum_is_that_of_all_ranks_and_the_same_everywhere),
+        cmocka_unit_test(merge_of_own_heads_is_that_of_all),
         cmocka_unit_test(what_was_recorded_exchanges_what_is_there_when_it_is_replayed),
         cmocka_unit_test(its_own_memory_is_the_contexts_too),
         cmocka_unit_test(memory_that_is_not_the_contexts_is_refused_without_a_collective),
