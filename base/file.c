@@ -48,6 +48,13 @@ out:
     return st;
 }
 
+void base_map_let_go(const base_map *map, size_t begin, size_t n_bytes)
+{
+    const size_t page = (size_t)sysconf(_SC_PAGESIZE);
+    const size_t first = begin / page * page; /* a mapping begins with a page */
+    (void)madvise((void *)(uintptr_t)(map->bytes + first), begin + n_bytes - first, MADV_DONTNEED);
+}
+
 void base_map_close(base_map *map)
 {
     if (map->bytes != NULL) {

@@ -20,6 +20,8 @@ typedef struct base_map {
 /* Maps a regular file read-only.  Ended with base_map_close.
  * Errors: NOT_FOUND, IO. */
 BASE_MUST_CHECK base_status base_map_open(const char *path, base_map *map_out);
+/* Bytes that were read are not kept in this process's memory; they come back when they are read again. */
+void base_map_let_go(const base_map *map, size_t begin, size_t n_bytes);
 void base_map_close(base_map *map); /* NULL bytes allowed; resets *map */
 
 /* Reads a file of at most max_bytes into memory of mem; one NUL follows the bytes.

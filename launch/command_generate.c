@@ -20,7 +20,7 @@ static void on_signal(int signal_number)
 }
 
 typedef struct generate_options {
-    const char *connect, *model, *device, *merge, *kv, *rope_scaling;
+    const char *connect, *model, *device, *merge, *weights, *kv, *rope_scaling;
     const char *prompt, *prompt_file, *prompt_ids;
     const char *log;
     int32_t ranks, prefill_chunk, max_new_tokens, top_k;
@@ -111,6 +111,7 @@ static base_status run(const generate_options *o, const prompt *p)
                                              .kv = o->kv,
                                              .device = o->device,
                                              .merge = o->merge,
+                                             .weights = o->weights,
                                              .share_gpu = o->share_gpu,
                                              .rope_scaling = o->rope_scaling,
                                              .listen = "127.0.0.1:0",
@@ -163,8 +164,11 @@ static const base_option table[] = {
      BASE_OPTION_I32(generate_options, ranks, 1, LOCAL_MAX_RANKS)},
     {"device", 0, "DEVICE", "with --model: cpu or cuda (GPUs if there is one for each rank)",
      BASE_OPTION_CHOICE(generate_options, device, "cpu, cuda")},
-    {"merge", 0, "TRANSPORT", "with --model: how ranks exchange partials, mpi, nccl-ag or lsa",
+    {"merge", 0, "TRANSPORT",
+     "with --model: how ranks exchange partials, mpi, nccl-ag, nccl-a2a or lsa",
      BASE_OPTION_TEXT(generate_options, merge)},
+    {"weights", 0, "LAYOUT", "with --model: replicated, or split: each rank holds its share",
+     BASE_OPTION_CHOICE(generate_options, weights, "replicated, split")},
     {"share-gpu", 0, NULL, "with --model: ranks may share a GPU: slow, for tests",
      BASE_OPTION_FLAG(generate_options, share_gpu)},
     {"kv", 0, "POLICY", "with --model: how the cache is stored",

@@ -30,7 +30,7 @@ static base_status watch(const local_group *group)
 }
 
 typedef struct serve_settings {
-    const char *model, *device, *merge, *kv, *rope_scaling, *listen, *log_level;
+    const char *model, *device, *merge, *weights, *kv, *rope_scaling, *listen, *log_level;
     int32_t ranks, max_batch, prefill_chunk;
     int64_t max_context;
     bool share_gpu;
@@ -41,8 +41,12 @@ static const base_option table[] = {
     {"ranks", 0, "N", "MPI ranks", BASE_OPTION_I32(serve_settings, ranks, 1, LOCAL_MAX_RANKS)},
     {"device", 0, "DEVICE", "cpu or cuda (GPUs if there is one for each rank)",
      BASE_OPTION_CHOICE(serve_settings, device, "cpu, cuda")},
-    {"merge", 0, "TRANSPORT", "how ranks exchange partials: mpi on CPUs, nccl-ag or lsa on GPUs",
+    {"merge", 0, "TRANSPORT",
+     "how ranks exchange partials: mpi on CPUs; nccl-ag or lsa on GPUs, nccl-a2a with split "
+     "weights",
      BASE_OPTION_TEXT(serve_settings, merge)},
+    {"weights", 0, "LAYOUT", "replicated, or split: each rank holds its share of them",
+     BASE_OPTION_CHOICE(serve_settings, weights, "replicated, split")},
     {"share-gpu", 0, NULL, "ranks may share a GPU: slow, for tests",
      BASE_OPTION_FLAG(serve_settings, share_gpu)},
     {"kv", 0, "POLICY",
@@ -79,6 +83,7 @@ int command_serve(int argc, const char **argv)
                                          .kv = s.kv,
                                          .device = s.device,
                                          .merge = s.merge,
+                                         .weights = s.weights,
                                          .share_gpu = s.share_gpu,
                                          .rope_scaling = s.rope_scaling,
                                          .listen = s.listen,

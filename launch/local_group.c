@@ -148,6 +148,7 @@ static base_status start_workers(local_group *g, const local_group_options *o)
     add_option(&a, "--kv", o->kv);
     add_option(&a, "--device", o->device);
     add_option(&a, "--merge", o->merge);
+    add_option(&a, "--weights", o->weights);
     if (o->share_gpu) {
         add(&a, "--share-gpu");
     }

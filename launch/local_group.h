@@ -21,6 +21,7 @@ typedef struct local_group_options {
     const char *kv;           /* policy text */
     const char *device;       /* cpu or cuda; NULL: the workers decide */
     const char *merge;        /* how ranks exchange partials; NULL: what the device has */
+    const char *weights;      /* replicated or split; NULL: the worker's default */
     bool share_gpu;           /* ranks may share a GPU */
     const char *rope_scaling; /* JSON or "none"; NULL: the model's */
     const char *listen;       /* HOST:PORT of clients; port 0 takes a free one */

@@ -113,8 +113,8 @@ static base_status choose_sizes(rank *r, const worker_options *options)
 
     BASE_TRY(st, out, choose_memory(r, options, &memory_bytes));
     BASE_TRY(st, out,
-             sizes_pages(options, &r->model->config, r->format, r->world.n_ranks, memory_bytes,
-                         &n_pages));
+             sizes_pages(options, &r->model->config, &r->model->split, r->format, r->world.n_ranks,
+                         memory_bytes, &n_pages));
     BASE_TRY(st, out, boot_least(r->ranks, n_pages, &least));
     BASE_TRY(st, out,
              sizes_engine(options, &r->model->config, r->world.n_ranks, (int32_t)least, &r->sizes));
@@ -154,8 +154,11 @@ static base_status make_context(rank *r, int32_t n_threads, const worker_options
              on_gpu ? kern_ctx_create_cuda(r->seat.gpu, &base_heap, &r->ctx)
                     : kern_ctx_create_cpu(n_threads, &base_heap, &r->ctx));
     if (on_gpu && r->world.n_ranks > 1) {
-        const comm_nccl_options nccl = {
-            .host = r->ranks, .ctx = r->ctx, .who = r->seat.who, .shared_gpu = options->share_gpu};
+        const comm_nccl_options nccl = {.host = r->ranks,
+                                        .ctx = r->ctx,
+                                        .who = r->seat.who,
+                                        .all_to_all = model_is_split(&r->model->split),
+                                        .shared_gpu = options->share_gpu};
         BASE_TRY(st, out, comm_nccl_create(&nccl, &base_heap, &r->tensors));
         if (strcmp(r->seat.merge, "lsa") == 0) {
             st = add_lsa(r);
@@ -172,15 +175,17 @@ static base_status make_rank(rank *r, const worker_options *options)
     base_status st = BASE_OK;
     const int32_t n_threads =
         options->n_threads > 0 ? options->n_threads : host_threads(r->world.n_local);
-    const seat_wishes wishes = {options->device, options->merge, options->share_gpu};
+    const bool splits = strcmp(options->weights, "split") == 0;
+    const seat_wishes wishes = {options->device, options->merge, options->share_gpu, splits};
+    const model_options parts = {.rope_text = base_view_of(options->rope_scaling),
+                                 .rank = splits ? r->world.rank : 0,
+                                 .n_ranks = splits ? r->world.n_ranks : 1};
 
     BASE_TRY(st, out,
              r->world.n_ranks == 1 ? comm_self_create(&base_heap, &r->ranks)
                                    : comm_mpi_create(&base_heap, &r->ranks));
     BASE_TRY(st, out, seats_agree(r->ranks, &r->world, &wishes, &r->seat));
-    BASE_TRY(st, out,
-             model_open_scaled(options->model, base_view_of(options->rope_scaling), &base_heap,
-                               &r->model));
+    BASE_TRY(st, out, model_open_with(options->model, &parts, &base_heap, &r->model));
     BASE_TRY(st, out, boot_compare(r->ranks, "model", r->model->hash));
     const model_config *c = &r->model->config;
     const kv_shape shape = {c->n_layers, c->n_kv_heads, c->head_dim};
@@ -196,10 +201,12 @@ static base_status make_rank(rank *r, const worker_options *options)
     const engine_comms comms = {.plans = r->ranks, .tensors = r->tensors};
     BASE_TRY(st, out,
              engine_create(r->model, r->format, r->ctx, &comms, &r->sizes, &base_heap, &r->engine));
-    BASE_INFO("ready: %s, %s, %s, exchange by %s, %d threads, %d pages of %lld bytes, %d sequences "
-              "of %lld tokens",
-              r->model->name, kern_device_name(r->seat.device), r->seat.who, comm_name(r->tensors),
-              n_threads, r->sizes.n_pages, (long long)r->format->page_bytes, r->sizes.max_batch,
+    BASE_INFO("ready: %s, %lld MB of weights%s, %s, %s, exchange by %s, %d threads, %d pages of "
+              "%lld bytes, %d sequences of %lld tokens",
+              r->model->name, (long long)(resident_bytes(r->model) >> 20),
+              model_is_split(&r->model->split) ? ", split" : "", kern_device_name(r->seat.device),
+              r->seat.who, comm_name(r->tensors), n_threads, r->sizes.n_pages,
+              (long long)r->format->page_bytes, r->sizes.max_batch,
               (long long)r->sizes.max_context);
 
 out:

@@ -1,6 +1,7 @@
 """The command line: its JSON, its errors, its exit status."""
 import json
 import os
+import re
 import signal
 import subprocess
 import tempfile
@@ -68,6 +69,26 @@ class CommandLine(unittest.TestCase):
         self.assertEqual(result["kv"]["bytes_per_rank"], [128 * 1584] * 2)
         self.assertGreater(result["timing"]["ttft_ms"], 0)
         self.assertIn("tpot_ms", result["timing"])
+
+    def test_ranks_that_share_the_weights_say_what_they_hold_and_give_the_same_tokens(self):
+        prompt = GOLDEN[1]
+        n = len(prompt["greedy_ids"])
+        with tempfile.TemporaryDirectory() as folder:
+            held = {}
+            for weights in ("replicated", "split"):
+                log = f"{folder}/{weights}"
+                done = run("generate", "--model", MODEL, "--ranks", "3", "--weights", weights, "--device", "cpu", "--json", "--log", log,
+                           "--prompt-ids", json.dumps(prompt["input_ids"]), "--max-new-tokens", str(n), "--temperature", "0", "--ignore-eos")
+                self.assertEqual(done.returncode, 0, done.stderr)
+                self.assertEqual(json.loads(done.stdout)["tokens"], prompt["greedy_ids"])
+                held[weights] = [int(mb) for mb in re.findall("([0-9]+) MB of weights", harness.read(log))]
+            self.assertEqual(len(held["split"]), 3)
+            self.assertLess(max(held["split"]), min(held["replicated"]))
+            done = run("generate", "--model", MODEL, "--ranks", "5", "--weights", "split", "--device", "cpu", "--log", f"{folder}/five",
+                       "--prompt", "a")
+            self.assertNotEqual(done.returncode, 0)
+            self.assertIn(b"num_attention_heads is 4", done.stderr)
+        self.check_usage("generate", "--model", MODEL, "--weights", "halved", "--prompt", "a", names="halved")
 
     def test_a_random_model_takes_ids_and_refuses_text(self):
         arguments = ("generate", "--model", "random:tiny:3", "--rope-scaling", '{"type": "yarn", "factor": 4}',

@@ -113,7 +113,8 @@ static void the_scalings_of_the_fixtures_change_their_logits(void **state)
         model *plain = NULL;
         snprintf(folder, sizeof folder, FOLDER "%s", models[i]);
         CHECK_STATUS(model_open(folder, &base_heap, &scaled), BASE_OK);
-        CHECK_STATUS(model_open_scaled(folder, base_view_of("none"), &base_heap, &plain), BASE_OK);
+        const model_options unscaled = {.rope_text = base_view_of("none")};
+        CHECK_STATUS(model_open_with(folder, &unscaled, &base_heap, &plain), BASE_OK);
         assert_false(base_hash_equal(scaled->hash, plain->hash));
         static golden g;
         float logits[VOCAB];

@@ -1,12 +1,13 @@
 /* The step loop on N ranks makes the tokens that it makes on one.
  *
- * usage: mpirun -n N multirank.test_engine short|ways|needle|long|lost [cuda|lsa]
+ * usage: mpirun -n N multirank.test_engine short|ways|needle|long|lost [split|cuda|cuda-split|lsa]
  *
  *   short    prompts of 1 to 513 tokens: every test, one way of running for each policy
  *   ways     the same prompts, every way for every policy
  *   needle   a prompt of 4577 tokens, one way for every policy
  *   long     all prompts, every way
  *   lost     a rank hangs
+ *   split    ranks share the weights; the reference has them all
  *   cuda     on GPUs; ranks share them where there are fewer GPUs than ranks.  Skips where there is none
  *   lsa      the same with the one-shot exchange
  *
@@ -53,6 +54,7 @@ static struct {
     comm *tensors; /* of all: the same, or between GPUs */
     comm *self;
     model *model;
+    model *part; /* of all: the same, or this rank's share of the weights */
     kern_ctx *ctx;
     prompt prompts[MAX_PROMPTS]; /* the needle is the last one */
     int32_t n_prompts;
@@ -191,8 +193,8 @@ static void run(comm *ranks, const char *policy_text, const engine_options *opti
     CHECK_STATUS(kv_format_create_calibrated(&policy, &shape, calibration, &base_heap, &format),
                  BASE_OK);
     kv_calibration_destroy(calibration);
-    CHECK_STATUS(engine_create(the.model, format, the.ctx, &comms, options, &base_heap, &e),
-                 BASE_OK);
+    const model *m = ranks == the.all ? the.part : the.model;
+    CHECK_STATUS(engine_create(m, format, the.ctx, &comms, options, &base_heap, &e), BASE_OK);
     CHECK_STATUS(engine_run(e, comm_rank(ranks) == 0 ? &io : NULL, &s->stop), BASE_OK);
     engine_destroy(e);
     kv_format_destroy(format);
@@ -450,7 +452,7 @@ static int run_lost(void)
     engine *e = NULL;
 
     if (kv_format_create(&policy, &shape, &base_heap, &format) != BASE_OK ||
-        engine_create(the.model, format, the.ctx, &comms, &usual, &base_heap, &e) != BASE_OK) {
+        engine_create(the.part, format, the.ctx, &comms, &usual, &base_heap, &e) != BASE_OK) {
         return EXIT_FAILURE;
     }
     first.n_open = 1; /* all meet, wait together for a while, and stop */
@@ -517,8 +519,11 @@ static base_status start_on_gpu(void)
     char who[COMM_NCCL_MAX_WHO];
     (void)snprintf(who, sizeof who, "rank %d", the.world.rank);
     BASE_TRY(st, out, kern_ctx_create_cuda(the.world.local_rank % n_gpus, &base_heap, &the.ctx));
-    const comm_nccl_options options = {
-        .host = the.all, .ctx = the.ctx, .who = who, .shared_gpu = n_gpus < the.world.n_local};
+    const comm_nccl_options options = {.host = the.all,
+                                       .ctx = the.ctx,
+                                       .who = who,
+                                       .all_to_all = the.part != the.model,
+                                       .shared_gpu = n_gpus < the.world.n_local};
     st = comm_nccl_create(&options, &base_heap, &the.tensors);
 out:
     return st;
@@ -546,17 +551,25 @@ static base_status start_on_cpu(void)
     return kern_ctx_create_cpu(1, &base_heap, &the.ctx);
 }
 
+static base_status open_part(bool split)
+{
+    const model_options options = {.rank = the.world.rank, .n_ranks = the.world.n_ranks};
+    the.part = the.model;
+    return split ? model_open_with(MODEL, &options, &base_heap, &the.part) : BASE_OK;
+}
+
 static bool start(const char *where)
 {
     const boot_launch launch = {NULL, NULL, NULL};
+    const bool split = strstr(where, "split") != NULL;
     base_log_init("test", BASE_LOG_ERROR);
     if (boot_mpi_start(&launch, &the.world) != BASE_OK ||
         comm_mpi_create(&base_heap, &the.all) != BASE_OK ||
         comm_self_create(&base_heap, &the.self) != BASE_OK ||
-        model_open(MODEL, &base_heap, &the.model) != BASE_OK ||
-        (strcmp(where, "cuda") == 0  ? start_on_gpu()
-         : strcmp(where, "lsa") == 0 ? start_with_lsa()
-                                     : start_on_cpu()) != BASE_OK) {
+        model_open(MODEL, &base_heap, &the.model) != BASE_OK || open_part(split) != BASE_OK ||
+        (strncmp(where, "cuda", 4) == 0 ? start_on_gpu()
+         : strcmp(where, "lsa") == 0    ? start_with_lsa()
+                                        : start_on_cpu()) != BASE_OK) {
         (void)fprintf(stderr, "%s\n", base_last_error());
         return false;
     }
@@ -585,7 +598,8 @@ int main(int argc, char **argv)
     the.with_lengths = strcmp(mode, "needle") != 0;
     the.all_ways = strcmp(mode, "ways") == 0 || strcmp(mode, "long") == 0;
     the.needle = strcmp(mode, "needle") == 0 || strcmp(mode, "long") == 0 ? "long" : "short";
-    if (where[0] != '\0' && kern_gpu_count() == 0) {
+    const bool on_gpu = where[0] != '\0' && strcmp(where, "split") != 0;
+    if (on_gpu && kern_gpu_count() == 0) {
         printf("SKIP: no CUDA device\n");
         return TEST_SKIPPED;
     }
@@ -603,6 +617,9 @@ int main(int argc, char **argv)
         comm_destroy(the.tensors);
     }
     kern_ctx_destroy(the.ctx);
+    if (the.part != the.model) {
+        model_close(the.part);
+    }
     model_close(the.model);
     comm_destroy(the.self);
     comm_destroy(the.all);

@@ -18,7 +18,10 @@ base_status seat_take(const boot_world *world, const seat_wishes *wishes, seat *
 {
     base_status st = BASE_OK;
     kern_gpu gpu;
-    seat s = {.gpu = -1, .build_has_cuda = kern_gpu_in_build(), .shared = wishes->share_gpu};
+    seat s = {.gpu = -1,
+              .build_has_cuda = kern_gpu_in_build(),
+              .shared = wishes->share_gpu,
+              .splits = wishes->split_weights};
     const int32_t n_gpus = kern_gpu_count();
 
     (void)gethostname(s.host, sizeof s.host - 1);
@@ -47,9 +50,10 @@ static base_status check_alike(const seat *seats, int32_t n)
     for (int32_t r = 1; r < n; r++) {
         const bool devices = strcmp(seats[r].device, seats[0].device) == 0;
         if (!devices || strcmp(seats[r].merge, seats[0].merge) != 0 ||
-            seats[r].shared != seats[0].shared) {
+            seats[r].shared != seats[0].shared || seats[r].splits != seats[0].splits) {
             return BASE_FAIL(BASE_BAD_INPUT, "%s of rank %d on %s differs from rank 0's",
-                             !devices ? "--device" : "--merge or --share-gpu", r, seats[r].host);
+                             !devices ? "--device" : "--merge, --weights or --share-gpu", r,
+                             seats[r].host);
         }
     }
     return BASE_OK;
@@ -112,6 +116,14 @@ static base_status choose_device(const seat *seats, int32_t n, kern_device *devi
     return st;
 }
 
+static const char *merge_of(const seat *s, kern_device device)
+{
+    if (device == KERN_DEVICE_CPU) {
+        return "mpi";
+    }
+    return s->splits ? "nccl-a2a" : strcmp(s->merge, "lsa") == 0 ? "lsa" : "nccl-ag";
+}
+
 base_status seats_decide(const seat *seats, int32_t n, int32_t own, seat_plan *plan_out)
 {
     base_status st = BASE_OK;
@@ -121,10 +133,12 @@ base_status seats_decide(const seat *seats, int32_t n, int32_t own, seat_plan *p
     BASE_TRY(st, out, check_alike(seats, n));
     BASE_TRY(st, out, choose_device(seats, n, &p.device));
     const bool gpus = p.device == KERN_DEVICE_CUDA;
-    p.merge = !gpus ? "mpi" : strcmp(s->merge, "lsa") == 0 ? "lsa" : "nccl-ag";
+    p.merge = merge_of(s, p.device);
     if (s->merge[0] != '\0' && strcmp(s->merge, p.merge) != 0) {
-        st = BASE_FAIL(BASE_BAD_INPUT, "--merge %s, but ranks on %s exchange by %s", s->merge,
-                       gpus ? "GPUs" : "CPUs", gpus ? "nccl-ag or lsa" : p.merge);
+        const bool choice = strcmp(p.merge, "nccl-ag") == 0;
+        st = BASE_FAIL(BASE_BAD_INPUT, "--merge %s, but ranks on %s%s exchange by %s", s->merge,
+                       gpus ? "GPUs" : "CPUs", s->splits ? " with split weights" : "",
+                       choice ? "nccl-ag or lsa" : p.merge);
         goto out;
     }
     for (int32_t r = 0; r < n && gpus; r++) {

@@ -25,12 +25,14 @@ typedef struct seat { /* of one rank; plain bytes, zeroed where a text ends earl
     int32_t gpu_fits; /* 1: the kernels are for it */
     int32_t build_has_cuda;
     int32_t shared; /* 1: --share-gpu */
+    int32_t splits; /* 1: --weights split */
 } seat;
 
 typedef struct seat_wishes { /* of the command line; NULL: none */
     const char *device;
     const char *merge;
     bool share_gpu;
+    bool split_weights;
 } seat_wishes;
 
 /* What the ranks decide: device and transport of tensors.  `who` names the own rank in errors. */
@@ -38,7 +40,7 @@ typedef struct seat_plan {
     kern_device device;
     int32_t gpu;
     int32_t n_sharing; /* ranks of the group on this GPU, this one included; 1 on CPUs */
-    const char *merge; /* "mpi", "nccl-ag", "lsa" */
+    const char *merge; /* "mpi", "nccl-ag", "lsa"; "nccl-a2a" with split weights */
     char who[3 * SEAT_TEXT];
 } seat_plan;
 

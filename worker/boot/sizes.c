@@ -24,7 +24,8 @@ static int64_t min_i64(int64_t a, int64_t b)
 
 /* What engine_create takes with one page. */
 static int64_t fixed_bytes(const worker_options *options, const model_config *config,
-                           const kv_format *format, int32_t n_ranks, int64_t max_context)
+                           const model_split *split, const kv_format *format, int32_t n_ranks,
+                           int64_t max_context)
 {
     const engine_options one = {.max_batch = options->max_batch,
                                 .prefill_chunk = options->prefill_chunk,
@@ -34,13 +35,13 @@ static int64_t fixed_bytes(const worker_options *options, const model_config *co
     forward_limits limits;
     engine_limits(&one, &shard, &limits);
     const int64_t shard_bytes = kv_shard_bytes(format, &shard);
-    const int64_t scratch_bytes = forward_scratch_bytes(config, &limits, n_ranks);
+    const int64_t scratch_bytes = forward_scratch_bytes(config, split, &limits, n_ranks);
     return shard_bytes > INT64_MAX - scratch_bytes ? INT64_MAX : shard_bytes + scratch_bytes;
 }
 
 base_status sizes_pages(const worker_options *options, const model_config *config,
-                        const kv_format *format, int32_t n_ranks, int64_t memory_bytes,
-                        int32_t *n_pages_out)
+                        const model_split *split, const kv_format *format, int32_t n_ranks,
+                        int64_t memory_bytes, int32_t *n_pages_out)
 {
     base_status st = BASE_OK;
     int64_t max_context = 0;
@@ -50,7 +51,7 @@ base_status sizes_pages(const worker_options *options, const model_config *confi
         *n_pages_out = options->n_pages;
         goto out;
     }
-    const int64_t fixed = fixed_bytes(options, config, format, n_ranks, max_context);
+    const int64_t fixed = fixed_bytes(options, config, split, format, n_ranks, max_context);
     if (fixed > memory_bytes) {
         st = BASE_FAIL(BASE_OUT_OF_RANGE,
                        "a rank may take %lld MB, tails and scratch alone need %lld MB: lower "

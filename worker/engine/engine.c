@@ -29,7 +29,7 @@ struct engine {
     lead *lead;                     /* rank 0 */
     kv_step_seq *seqs;              /* [max_batch] */
     int32_t *ids;                   /* [max_tokens] */
-    forward_pick *picks;            /* rank 0: [max_batch] */
+    forward_pick *picks;            /* [max_batch]; but for rank 0's only their tokens count */
     uint64_t *heartbeats;           /* [n_ranks] */
     flight flights[LEAD_MAX_STEPS]; /* n_flights, the oldest first */
     int32_t n_flights;
@@ -80,11 +80,8 @@ static base_status create_arrays(engine *e, int32_t max_batch, int32_t max_token
     e->seqs = take(mem, max_batch, sizeof *e->seqs);
     e->ids = take(mem, max_tokens, sizeof *e->ids);
     e->heartbeats = take(mem, comm_size(e->ranks), sizeof *e->heartbeats);
-    if (e->rank == 0) {
-        e->picks = take(mem, max_batch, sizeof *e->picks);
-    }
-    if (e->seqs == NULL || e->ids == NULL || e->heartbeats == NULL ||
-        (e->rank == 0 && e->picks == NULL)) {
+    e->picks = take(mem, max_batch, sizeof *e->picks);
+    if (e->seqs == NULL || e->ids == NULL || e->heartbeats == NULL || e->picks == NULL) {
         return BASE_FAIL(BASE_NO_MEMORY, "engine of %d sequences", max_batch);
     }
     return BASE_OK;
@@ -177,7 +174,9 @@ static base_status lay_out(engine *e, const kv_step **step_out, int32_t *n_made_
         for (int32_t t = s->first_token; t < s->first_token + s->n_tokens; t++) {
             e->ids[t] = plan->ids[t] == PLAN_LAST_TOKEN ? -1 - s->slot : plan->ids[t];
         }
-        n_made += s->samples;
+        if (s->samples) {
+            e->picks[n_made++].token = s->first_token + s->n_tokens - 1;
+        }
     }
     for (int32_t i = 0; i < plan->n_pages; i++) {
         const plan_page *p = &plan->pages[i];

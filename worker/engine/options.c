@@ -21,8 +21,13 @@ static const base_option table[] = {
      BASE_OPTION_TEXT(worker_options, policy_text)},
     {"device", 0, "DEVICE", "where ops run: cpu or cuda (GPUs where each rank has one for itself)",
      BASE_OPTION_CHOICE(worker_options, device, "cpu, cuda")},
-    {"merge", 0, "TRANSPORT", "how ranks exchange partials: mpi on CPUs, nccl-ag or lsa on GPUs",
-     BASE_OPTION_CHOICE(worker_options, merge, "mpi, nccl-ag, lsa")},
+    {"merge", 0, "TRANSPORT",
+     "how ranks exchange partials: mpi on CPUs; nccl-ag or lsa on GPUs, nccl-a2a with split "
+     "weights",
+     BASE_OPTION_CHOICE(worker_options, merge, "mpi, nccl-ag, nccl-a2a, lsa")},
+    {"weights", 0, "LAYOUT",
+     "replicated: all on each rank, or split: heads, MLP and vocabulary shared out to the ranks",
+     BASE_OPTION_CHOICE(worker_options, weights, "replicated, split")},
     {"share-gpu", 0, NULL, "ranks may share a GPU and talk over loopback: slow, for tests",
      BASE_OPTION_FLAG(worker_options, share_gpu)},
     {"threads", 0, "N", "per rank (cores / ranks of the host)",
@@ -58,8 +63,11 @@ base_status worker_options_parse(int argc, const char *const *argv, const base_a
                                  base_options *line_out, worker_options *options_out)
 {
     base_status st = BASE_OK;
-    worker_options o = {
-        .max_batch = 8, .prefill_chunk = 512, .policy_text = "bf16", .log_level_text = "info"};
+    worker_options o = {.max_batch = 8,
+                        .prefill_chunk = 512,
+                        .policy_text = "bf16",
+                        .weights = "replicated",
+                        .log_level_text = "info"};
     rpc_address address;
 
     BASE_TRY(st, out, base_options_read(&command, argc, argv, mem, &o, line_out));

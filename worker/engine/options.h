@@ -18,6 +18,7 @@ typedef struct worker_options {
     kv_policy policy;         /* made from it */
     const char *device;       /* cpu or cuda; NULL: seats.h decides */
     const char *merge;        /* how ranks exchange tensors; NULL: what the device has */
+    const char *weights;      /* replicated or split */
     bool share_gpu;           /* several ranks on one GPU: for tests */
     int32_t n_threads;        /* 0: cores / ranks of this host */
     int32_t max_batch;

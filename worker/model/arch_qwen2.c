@@ -3,14 +3,12 @@
 
 static base_status bind_biases(weights *w, const model_config *c, int32_t i, model_layer *layer)
 {
-    const int32_t q_rows = c->n_heads * c->head_dim;
-    const int32_t kv_rows = c->n_kv_heads * c->head_dim;
+    const model_slice q = {.rows = c->n_heads * c->head_dim};
+    const model_slice kv = {.rows = c->n_kv_heads * c->head_dim};
     base_status st = BASE_OK;
-    BASE_TRY(st, out, weights_take_layer(w, i, "self_attn.q_proj.bias", q_rows, 0, &layer->q_bias));
-    BASE_TRY(st, out,
-             weights_take_layer(w, i, "self_attn.k_proj.bias", kv_rows, 0, &layer->k_bias));
-    BASE_TRY(st, out,
-             weights_take_layer(w, i, "self_attn.v_proj.bias", kv_rows, 0, &layer->v_bias));
+    BASE_TRY(st, out, weights_take_layer(w, i, "self_attn.q_proj.bias", &q, &layer->q_bias));
+    BASE_TRY(st, out, weights_take_layer(w, i, "self_attn.k_proj.bias", &kv, &layer->k_bias));
+    BASE_TRY(st, out, weights_take_layer(w, i, "self_attn.v_proj.bias", &kv, &layer->v_bias));
 out:
     return st;
 }

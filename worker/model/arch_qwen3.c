@@ -3,11 +3,12 @@
 
 static base_status bind_norms(weights *w, const model_config *c, int32_t i, model_layer *layer)
 {
+    const model_slice norm = {.rows = c->head_dim};
     const base_status st =
-        weights_take_layer(w, i, "self_attn.q_norm.weight", c->head_dim, 0, &layer->q_norm);
-    return st != BASE_OK ? st
-                         : weights_take_layer(w, i, "self_attn.k_norm.weight", c->head_dim, 0,
-                                              &layer->k_norm);
+        weights_take_layer(w, i, "self_attn.q_norm.weight", &norm, &layer->q_norm);
+    return st != BASE_OK
+               ? st
+               : weights_take_layer(w, i, "self_attn.k_norm.weight", &norm, &layer->k_norm);
 }
 
 static base_status bind(weights *w, model *m, model_layer *layers)

@@ -18,6 +18,7 @@ typedef struct block_step { /* the same for all layers of a step */
     comm *ranks;
     int64_t timeout_ms; /* of the exchange */
     const model_config *config;
+    const model_split *split;
     const kv_step *step;
     const scratch *scratch;
     forward_observer observer; /* or NULL */
@@ -35,11 +36,14 @@ typedef struct block_layer {
  * projection.  Collective. */
 BASE_MUST_CHECK base_status block_attn_run(const block_step *b, const block_layer *layer);
 
-/* norm, SwiGLU MLP. */
+/* norm, SwiGLU MLP.  Collective if ranks share the weights. */
 BASE_MUST_CHECK base_status block_mlp_run(const block_step *b, const block_layer *layer);
 
-/* y [n_rows, n] += x [n_rows, k] w^T. */
-BASE_MUST_CHECK base_status block_add(kern_ctx *ctx, const float *x, int32_t n_rows, int32_t k,
-                                      const model_tensor *w, int32_t n, float *y);
+/* scratch->x += y [T, k] w^T, of all ranks' y and w where they share the weights.  Collective. */
+BASE_MUST_CHECK base_status block_add(const block_step *b, const float *y, int32_t k,
+                                      const model_tensor *w);
+
+/* scratch->x, of which each rank has a part, becomes the sum of the parts, if ranks share the weights.  Collective. */
+BASE_MUST_CHECK base_status block_sum(const block_step *b);
 
 #endif /* WORKER_MODEL_BLOCK_H */

@@ -181,16 +181,58 @@ static base_status merge(const block_step *b, const block_layer *layer, int64_t 
     return comm_merge(b->ranks, b->ctx, &args, b->timeout_ms);
 }
 
-base_status block_attn_run(const block_step *b, const block_layer *layer)
+/* Each rank gets the partials of its own heads, and merges these, in the same order. */
+static base_status merge_own(const block_step *b, const block_layer *layer)
+{
+    const scratch *s = b->scratch;
+    const int32_t n_heads = model_span_count(b->split->heads);
+    const kern_deal_args deal = {
+        .x = s->partials,
+        .y = s->dealt,
+        .begins = b->split->head_begins,
+        .n_ranks = b->split->n_ranks,
+        .n_tokens = b->step->n_tokens,
+        .n_heads = b->config->n_heads,
+        .head_dim = b->config->head_dim,
+    };
+    const kern_merge_args args = {
+        .partials = s->received,
+        .rank_stride = (int64_t)b->step->n_tokens * n_heads * (b->config->head_dim + 1),
+        .o = s->attn,
+        .n_ranks = b->split->n_ranks,
+        .rows = b->step->n_tokens * n_heads,
+        .head_dim = b->config->head_dim,
+        .formats = layer->formats + b->split->kv_heads.begin,
+        .n_heads = n_heads,
+        .n_kv_heads = model_span_count(b->split->kv_heads),
+    };
+    return comm_merge_own(b->ranks, b->ctx, &deal, &args, b->timeout_ms);
+}
+
+/* Attention over the positions of all ranks, of this rank's heads: of all, where it has all weights. */
+static base_status attend_all(const block_step *b, const block_layer *layer)
 {
     const model_config *c = b->config;
-    const model_layer *w = layer->weights;
     const scratch *s = b->scratch;
-    const int32_t n = b->step->n_tokens;
-    const int32_t q_width = c->n_heads * c->head_dim;
-    const int64_t rank_stride = (int64_t)n * (q_width + c->n_heads);
-    float *const mine = s->partials + comm_rank(b->ranks) * rank_stride;
-    float *const lse = mine + (int64_t)n * q_width;
+    const bool split = model_is_split(b->split);
+    const int64_t o_size = (int64_t)b->step->n_tokens * c->n_heads * c->head_dim;
+    const int64_t rank_stride = o_size + (int64_t)b->step->n_tokens * c->n_heads;
+    float *const mine = s->partials + (split ? 0 : comm_rank(b->ranks) * rank_stride);
+    base_status st = BASE_OK;
+
+    if (comm_size(b->ranks) == 1) {
+        return attend(b, layer, s->attn, mine + o_size);
+    }
+    BASE_TRY(st, out, attend(b, layer, mine, mine + o_size));
+    st = split ? merge_own(b, layer) : merge(b, layer, rank_stride);
+out:
+    return st;
+}
+
+base_status block_attn_run(const block_step *b, const block_layer *layer)
+{
+    const model_layer *w = layer->weights;
+    const int32_t width = model_span_count(b->split->heads) * b->config->head_dim;
     base_status st = BASE_OK;
 
     BASE_TRY(st, out, project(b, w));
@@ -198,13 +240,8 @@ base_status block_attn_run(const block_step *b, const block_layer *layer)
         BASE_TRY(st, out, observe(b, layer));
     }
     BASE_TRY(st, out, store(b, layer));
-    if (comm_size(b->ranks) == 1) {
-        BASE_TRY(st, out, attend(b, layer, s->attn, lse));
-    } else {
-        BASE_TRY(st, out, attend(b, layer, mine, lse));
-        BASE_TRY(st, out, merge(b, layer, rank_stride));
-    }
-    BASE_TRY(st, out, block_add(b->ctx, s->attn, n, q_width, &w->o, c->width, s->x));
+    BASE_TRY(st, out, attend_all(b, layer));
+    st = block_add(b, b->scratch->attn, width, &w->o);
 out:
     return st;
 }

@@ -1,6 +1,7 @@
 #include "worker/model/forward.h"
 
 #include "worker/model/arch.h"
+#include "worker/model/head.h"
 #include "worker/model/resident.h"
 #include "worker/model/sampling.h"
 #include "worker/model/scratch.h"
@@ -20,17 +21,20 @@ struct forward {
     scratch scratch;
     sampling sampling;
     char *
-        input; /* a mirror: of a step how tokens are made [n_picks], ids [n_tokens], then sample rows */
+        input; /* a mirror: of a step how tokens are made [n_picks], ids [n_tokens], sample rows, then, where ranks share
+                    the weights, which pieces of logits make the rows */
     bool weights_bound;
     bool formats_bound;
     base_alloc mem;
 };
 
-static size_t input_bytes(const forward_limits *limits)
+static size_t input_bytes(const model_config *config, const model_split *split,
+                          const forward_limits *limits)
 {
     const size_t n_rows = (size_t)limits->max_samples;
+    const size_t n_pieces = (size_t)head_pieces(config, split);
     return (limits->n_slots > 0 ? n_rows * sizeof(kern_sample_row) : 0) +
-           ((size_t)limits->max_step_tokens + n_rows) * sizeof(int32_t);
+           ((size_t)limits->max_step_tokens + n_rows * (1 + n_pieces)) * sizeof(int32_t);
 }
 
 static sampling_limits sampling_limits_of(const model_config *config, const forward_limits *limits)
@@ -43,12 +47,14 @@ static sampling_limits sampling_limits_of(const model_config *config, const forw
     return l;
 }
 
-static scratch_limits scratch_limits_of(const forward_limits *limits, int32_t n_ranks)
+static scratch_limits scratch_limits_of(const forward_limits *limits, const model_split *split,
+                                        int32_t n_ranks)
 {
     const scratch_limits l = {
         .n_tokens = limits->max_step_tokens,
         .n_samples = limits->max_samples,
         .n_ranks = n_ranks,
+        .split = split,
     };
     return l;
 }
@@ -86,6 +92,16 @@ static base_status limits_check(const model *m, const kv_format *format,
     return BASE_OK;
 }
 
+static base_status split_check(const model_split *split, const comm *ranks)
+{
+    if (model_is_split(split) &&
+        (split->n_ranks != comm_size(ranks) || split->rank != comm_rank(ranks))) {
+        return BASE_FAIL(BASE_BAD_INPUT, "weights of rank %d of %d on rank %d of %d", split->rank,
+                         split->n_ranks, comm_rank(ranks), comm_size(ranks));
+    }
+    return BASE_OK;
+}
+
 base_status forward_create(const model *m, const kv_format *format, kern_ctx *ctx, comm *ranks,
                            const forward_limits *limits, const base_alloc *mem,
                            forward **forward_out)
@@ -94,6 +110,7 @@ base_status forward_create(const model *m, const kv_format *format, kern_ctx *ct
     forward *f = NULL;
 
     BASE_TRY(st, out, limits_check(m, format, limits));
+    BASE_TRY(st, out, split_check(&m->split, ranks));
     f = mem->get(mem->ctx, sizeof *f);
     if (f == NULL) {
         st = BASE_FAIL(BASE_NO_MEMORY, "forward");
@@ -105,11 +122,12 @@ base_status forward_create(const model *m, const kv_format *format, kern_ctx *ct
     f->ctx = ctx;
     f->ranks = ranks;
     f->limits = *limits;
-    const scratch_limits sizes = scratch_limits_of(limits, comm_size(ranks));
+    const scratch_limits sizes = scratch_limits_of(limits, &m->split, comm_size(ranks));
     const sampling_limits tokens = sampling_limits_of(&m->config, limits);
     BASE_TRY(st, out, scratch_init(&f->scratch, &m->config, &sizes, ctx, ranks));
     BASE_TRY(st, out, sampling_init(&f->sampling, &tokens, ctx, mem));
-    f->input = kern_mirror(ctx)->get(kern_mirror(ctx)->ctx, input_bytes(limits));
+    f->input =
+        kern_mirror(ctx)->get(kern_mirror(ctx)->ctx, input_bytes(&m->config, &m->split, limits));
     if (f->input == NULL) {
         st = BASE_FAIL(BASE_NO_MEMORY, "ids of %d tokens", limits->max_step_tokens);
         goto out;
@@ -157,14 +175,14 @@ void forward_set_observer(forward *f, forward_observer observer, void *ctx)
     f->observer_ctx = ctx;
 }
 
-int64_t forward_scratch_bytes(const model_config *config, const forward_limits *limits,
-                              int32_t n_ranks)
+int64_t forward_scratch_bytes(const model_config *config, const model_split *split,
+                              const forward_limits *limits, int32_t n_ranks)
 {
-    const scratch_limits sizes = scratch_limits_of(limits, n_ranks);
+    const scratch_limits sizes = scratch_limits_of(limits, split, n_ranks);
     const sampling_limits tokens = sampling_limits_of(config, limits);
     const int64_t n_bytes = scratch_bytes(config, &sizes);
     const int64_t token_bytes = sampling_bytes(&tokens);
-    const int64_t own_bytes = (int64_t)(sizeof(forward) + input_bytes(limits));
+    const int64_t own_bytes = (int64_t)(sizeof(forward) + input_bytes(config, split, limits));
     return token_bytes > INT64_MAX - own_bytes || n_bytes > INT64_MAX - own_bytes - token_bytes
                ? INT64_MAX
                : n_bytes + own_bytes + token_bytes;
@@ -178,9 +196,10 @@ typedef struct call {
     kern_sample_row *how; /* [n_rows]; NULL: no token is made here */
     int32_t *ids;         /* [step->n_tokens] */
     int32_t *rows;        /* [n_rows] tokens whose logits are wanted */
+    int32_t *pieces;      /* of the rows (head.h) */
     int32_t n_rows;
     int32_t n_made; /* tokens that rank 0 makes */
-    float *logits;  /* [n_rows, V] */
+    float *logits;  /* [n_rows, V]; NULL: only others want them */
 } call;
 
 static base_status step_check(const forward *f, const kv_step *step, int32_t n_rows)
@@ -215,26 +234,35 @@ static call lay_out(const forward *f, kv_shard *shard, const kv_step *step, cons
     return c;
 }
 
-static base_status send(const forward *f, const call *c)
+/* The rows are known. */
+static base_status send(const forward *f, call *c)
 {
-    return kern_send(f->ctx, f->input, (size_t)((const char *)(c->rows + c->n_rows) - f->input));
+    c->pieces = c->rows + c->n_rows;
+    const model *m = f->model;
+    const int32_t *end = c->pieces + (int64_t)c->n_rows * head_pieces(&m->config, &m->split);
+    head_lay_out(&m->config, &m->split, c->n_rows, c->pieces);
+    return kern_send(f->ctx, f->input, (size_t)((const char *)end - f->input));
 }
 
-static base_status embed(const forward *f, const int32_t *ids, int32_t n_tokens)
+static base_status embed(const forward *f, const block_step *b, const int32_t *ids)
 {
     const model_config *c = &f->model->config;
+    const model_span own = f->model->split.vocab;
     const kern_embed_args args = {
         .ids = ids,
         .table = f->model->embedding.data,
         .y = f->scratch.x,
-        .n_tokens = n_tokens,
+        .n_tokens = b->step->n_tokens,
         .n_vocab = c->n_vocab,
         .width = c->width,
         .dtype = f->model->embedding.dtype,
         .n_recent = f->limits.n_slots,
         .recent = sampling_last_tokens(&f->sampling),
+        .begin = own.begin,
+        .end = own.end,
     };
-    return kern_embed(f->ctx, &args);
+    const base_status st = kern_embed(f->ctx, &args);
+    return st == BASE_OK ? block_sum(b) : st;
 }
 
 /* The turns of the step's tokens, for all layers. */
@@ -248,42 +276,6 @@ static base_status turns(const forward *f, const kv_step *step)
         .head_dim = f->model->config.head_dim,
     };
     return kern_turns(f->ctx, &args);
-}
-
-/* Final norm and head, only for the rows of x that are asked for, looked up as embeddings are. */
-static base_status head(const forward *f, const int32_t *tokens, int32_t n_tokens,
-                        int32_t n_samples, float *logits_out)
-{
-    base_status st = BASE_OK;
-    const model_config *c = &f->model->config;
-    const scratch *s = &f->scratch;
-    const kern_embed_args rows = {
-        .ids = tokens,
-        .table = s->x,
-        .y = s->sample,
-        .n_tokens = n_samples,
-        .n_vocab = n_tokens,
-        .width = c->width,
-        .dtype = BASE_F32,
-    };
-    const kern_project_args logits = {
-        .x = s->sample,
-        .norm = f->model->final_norm.data,
-        .h = s->sample,
-        .parts = {{.w = f->model->head.data,
-                   .y = logits_out,
-                   .n = c->n_vocab,
-                   .dtype = f->model->head.dtype}},
-        .n_parts = 1,
-        .m = n_samples,
-        .k = c->width,
-        .eps = c->rms_eps,
-        .norm_dtype = f->model->final_norm.dtype,
-    };
-    BASE_TRY(st, out, kern_embed(f->ctx, &rows));
-    st = kern_project(f->ctx, &logits);
-out:
-    return st;
 }
 
 /* Rank 0's tokens become every rank's. */
@@ -311,6 +303,7 @@ static base_status run_ops(void *arg)
         .ranks = f->ranks,
         .timeout_ms = f->limits.timeout_ms,
         .config = &f->model->config,
+        .split = &f->model->split,
         .step = step,
         .scratch = &f->scratch,
         .observer = f->observer,
@@ -318,7 +311,7 @@ static base_status run_ops(void *arg)
     };
     const arch *a = arch_of(f->model->config.arch);
 
-    BASE_TRY(st, out, embed(f, c->ids, step->n_tokens));
+    BASE_TRY(st, out, embed(f, &b, c->ids));
     BASE_TRY(st, out, turns(f, step));
     for (int32_t i = 0; i < f->model->config.n_layers; i++) {
         const block_layer layer = {
@@ -330,7 +323,8 @@ static base_status run_ops(void *arg)
         BASE_TRY(st, out, a->run_layer(&b, &layer));
     }
     if (c->n_rows > 0) {
-        BASE_TRY(st, out, head(f, c->rows, step->n_tokens, c->n_rows, c->logits));
+        const head_rows rows = {c->rows, c->pieces, c->n_rows, c->logits};
+        BASE_TRY(st, out, head_run(&b, f->model, &rows));
     }
     if (c->n_made > 0) {
         st = make_tokens(f, c);
@@ -371,11 +365,11 @@ base_status forward_step(forward *f, kv_shard *shard, const kv_step *step, const
     if (step->n_tokens == 0) {
         goto out;
     }
-    c.n_rows = logits_out == NULL ? 0 : n_samples;
+    c.n_rows = logits_out == NULL && !model_is_split(&f->model->split) ? 0 : n_samples;
     c.logits = logits_out;
     BASE_TRY(st, out, send(f, &c));
     BASE_TRY(st, out, run(f, &c));
-    if (c.n_rows > 0) {
+    if (c.n_rows > 0 && logits_out != NULL) {
         st = kern_fetch(f->ctx, logits_out,
                         (size_t)c.n_rows * (size_t)f->model->config.n_vocab * sizeof *logits_out);
     }
@@ -388,7 +382,9 @@ base_status forward_begin(forward *f, kv_shard *shard, const kv_step *step, cons
 {
     base_status st = BASE_OK;
     int32_t n_reports = 0;
-    const int32_t n_rows = picks == NULL ? 0 : n_picks;
+    const bool makes = comm_rank(f->ranks) == 0;
+    const int32_t n_rows = makes || model_is_split(&f->model->split) ? n_picks : 0;
+    const int32_t n_how = makes ? n_picks : 0;
 
     BASE_TRY(st, out, step_check(f, step, n_picks));
     if (step->n_tokens == 0 || n_picks > f->limits.n_slots || f->limits.n_slots == 0) {
@@ -396,17 +392,19 @@ base_status forward_begin(forward *f, kv_shard *shard, const kv_step *step, cons
                        n_picks, f->limits.n_slots);
         goto out;
     }
-    call c = lay_out(f, shard, step, ids, n_rows);
+    call c = lay_out(f, shard, step, ids, n_how);
     for (int32_t i = 0; i < n_rows; i++) {
         BASE_TRY(st, out, row_check(picks[i].token, step->n_tokens));
         c.rows[i] = picks[i].token;
+    }
+    for (int32_t i = 0; i < n_how; i++) {
         c.how[i] = picks[i].how;
         n_reports = c.how[i].n_top > 0 ? i + 1 : n_reports;
     }
     c.n_rows = n_rows;
     c.n_made = n_picks;
-    c.logits = f->sampling.logits;
-    BASE_TRY(st, out, sampling_prepare(&f->sampling, picks, n_rows));
+    c.logits = makes ? f->sampling.logits : NULL;
+    BASE_TRY(st, out, sampling_prepare(&f->sampling, picks, n_how));
     BASE_TRY(st, out, send(f, &c));
     BASE_TRY(st, out, run(f, &c));
     st = sampling_begin_fetch(&f->sampling, n_reports);

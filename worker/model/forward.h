@@ -1,7 +1,8 @@
 /* worker/model/forward.h - one step of the model on this rank: token ids in, logits out.
  *
  * Every rank calls it with the same step; each attends over its own blocks and the partials are
- * merged by one exchange a layer.  Prefill and decode are the same code.
+ * merged by one exchange a layer.  Ranks that share the weights (split.h) merge and multiply their own heads, and their
+ * sums are exchanged too.  Prefill and decode are the same code.
  * Memory.   All scratch is made at create, sized by the limits; a step allocates nothing.
  * Threads.  One owner: the step loop. */
 #ifndef WORKER_MODEL_FORWARD_H
@@ -23,7 +24,8 @@ typedef struct forward_limits {
 } forward_limits;
 
 /* Everything is borrowed and must outlive the forward; weights and formats are bound to ctx.  Collective: ranks is the
- * comm that exchanges tensors, over the host's memory on CPUs and on ctx on GPUs (kernels/comm/comm.h).
+ * comm that exchanges tensors, over the host's memory on CPUs and on ctx on GPUs (kernels/comm/comm.h); a model that is one
+ * rank's part is that of the comm's rank.
  * Errors: BAD_INPUT, NO_MEMORY, DEVICE_LOST. */
 BASE_MUST_CHECK base_status forward_create(const model *m, const kv_format *format, kern_ctx *ctx,
                                            comm *ranks, const forward_limits *limits,
@@ -31,9 +33,9 @@ BASE_MUST_CHECK base_status forward_create(const model *m, const kv_format *form
 void forward_destroy(forward *f); /* NULL is allowed */
 /* Of each exchange of the steps that follow; starts as limits->timeout_ms. */
 void forward_set_timeout(forward *f, int64_t timeout_ms);
-/* Bytes of scratch that create takes. */
-int64_t forward_scratch_bytes(const model_config *config, const forward_limits *limits,
-                              int32_t n_ranks);
+/* Bytes of scratch that create takes; split is the model's. */
+int64_t forward_scratch_bytes(const model_config *config, const model_split *split,
+                              const forward_limits *limits, int32_t n_ranks);
 
 /* What a layer of a step attends with, shown to the host before the cache takes it.  Valid during the call. */
 typedef struct forward_observation {
@@ -54,7 +56,8 @@ void forward_set_observer(forward *f, forward_observer observer, void *ctx);
 /* Runs a step that kv_shard_begin_step laid out.
  *   ids         [step->n_tokens]
  *   sample_rows [n_samples]  tokens of the step whose next-token logits are wanted
- *   logits_out  [n_samples, V] f32, a mirror of ctx, on the ranks that want them; NULL: the head is skipped
+ *   logits_out  [n_samples, V] f32, a mirror of ctx, on the ranks that want them; NULL: the head is skipped.  Ranks that
+ *               share the weights all ask for the same samples, and all run the head
  * Errors: BAD_INPUT, PEER_LOST, DEVICE_LOST, the observer's. */
 BASE_MUST_CHECK base_status forward_step(forward *f, kv_shard *shard, const kv_step *step,
                                          const int32_t *ids, const int32_t *sample_rows,
@@ -78,7 +81,8 @@ typedef struct forward_made {
 /* Calls the ops of a step that makes n_picks tokens, and does not wait for them: a step may begin before the one before
  * has ended, but no more than KERN_MAX_FETCHES are under way.
  *   ids    [step->n_tokens]  -1 - slot stands for the slot's last token, which the host need not have seen
- *   picks  [n_picks] on rank 0; NULL elsewhere, where tokens come from there.  Slots of a step are distinct
+ *   picks  [n_picks] on rank 0, slots of a step are distinct.  Elsewhere, where tokens come from there, only their `token`
+ *          is read, and NULL will do but for ranks that share the weights
  * Errors: BAD_INPUT, PEER_LOST, DEVICE_LOST. */
 BASE_MUST_CHECK base_status forward_begin(forward *f, kv_shard *shard, const kv_step *step,
                                           const int32_t *ids, const forward_pick *picks,

@@ -16,6 +16,7 @@
 
 typedef struct model_data { /* what model.data owns */
     checkpoint *files;      /* of a folder */
+    made_tensors copies;
     random_weights *random; /* of a random model */
     char *tokenizer_json;
     char *generation_config_json;
@@ -94,10 +95,16 @@ static base_status config_read(const char *folder, base_view rope_text, const ba
     return st;
 }
 
+static base_status split_make(const model_options *options, model *m)
+{
+    const int32_t n_ranks = options->n_ranks == 0 ? 1 : options->n_ranks;
+    return model_split_make(&m->config, options->rank, n_ranks, &m->split);
+}
+
 static base_status weights_bind(const base_alloc *mem, model *m, model_data *data)
 {
     base_status st = BASE_OK;
-    weights w = {.files = data->files, .random = data->random};
+    weights w = {.files = data->files, .copies = &data->copies, .random = data->random};
 
     data->layers = mem->get(mem->ctx, (size_t)m->config.n_layers * sizeof *data->layers);
     if (data->layers == NULL) {
@@ -112,13 +119,14 @@ out:
     return st;
 }
 
-static base_status folder_open(const char *folder, base_view rope_text, const base_alloc *mem,
-                               model *m, model_data *data)
+static base_status folder_open(const char *folder, const model_options *options,
+                               const base_alloc *mem, model *m, model_data *data)
 {
     base_status st = BASE_OK;
     BASE_TRY(st, out, name_make(folder, mem, &data->name));
     m->name = data->name;
-    BASE_TRY(st, out, config_read(folder, rope_text, mem, m, data));
+    BASE_TRY(st, out, config_read(folder, options->rope_text, mem, m, data));
+    BASE_TRY(st, out, split_make(options, m));
     BASE_TRY(st, out,
              file_read(folder, "tokenizer.json", MAX_TOKENIZER_BYTES, mem, &data->tokenizer_json,
                        &m->tokenizer_json));
@@ -129,8 +137,8 @@ out:
     return st;
 }
 
-static base_status random_open(const char *name, base_view rope_text, const base_alloc *mem,
-                               model *m, model_data *data)
+static base_status random_open(const char *name, const model_options *options,
+                               const base_alloc *mem, model *m, model_data *data)
 {
     const base_view none = {NULL, 0};
     base_status st = BASE_OK;
@@ -139,8 +147,9 @@ static base_status random_open(const char *name, base_view rope_text, const base
     BASE_TRY(st, out, name_make(name, mem, &data->name));
     m->name = data->name;
     BASE_TRY(st, out, random_model_parse(name, &config_json, &seed));
-    BASE_TRY(st, out, model_config_parse(config_json, none, rope_text, &m->config));
-    BASE_TRY(st, out, random_weights_create(&m->config, seed, mem, &data->random));
+    BASE_TRY(st, out, model_config_parse(config_json, none, options->rope_text, &m->config));
+    BASE_TRY(st, out, split_make(options, m));
+    BASE_TRY(st, out, random_weights_create(&m->config, &m->split, seed, mem, &data->random));
     BASE_TRY(st, out, weights_bind(mem, m, data));
     BASE_TRY(st, out, model_hash_random(&m->config, seed, &m->hash));
 out:
@@ -149,12 +158,12 @@ out:
 
 base_status model_open(const char *folder, const base_alloc *mem, model **model_out)
 {
-    const base_view own = {NULL, 0};
-    return model_open_scaled(folder, own, mem, model_out);
+    const model_options as_it_is = {.rank = 0};
+    return model_open_with(folder, &as_it_is, mem, model_out);
 }
 
-base_status model_open_scaled(const char *folder, base_view rope_text, const base_alloc *mem,
-                              model **model_out)
+base_status model_open_with(const char *folder, const model_options *options, const base_alloc *mem,
+                            model **model_out)
 {
     base_status st = BASE_OK;
     model *m = mem->get(mem->ctx, sizeof *m);
@@ -169,9 +178,10 @@ base_status model_open_scaled(const char *folder, base_view rope_text, const bas
         goto out;
     }
     m->data = data;
+    data->copies.mem = *mem;
     BASE_TRY(st, out,
-             random_model_is(folder) ? random_open(folder, rope_text, mem, m, data)
-                                     : folder_open(folder, rope_text, mem, m, data));
+             random_model_is(folder) ? random_open(folder, options, mem, m, data)
+                                     : folder_open(folder, options, mem, m, data));
     *model_out = m;
     m = NULL;
 
@@ -189,6 +199,7 @@ void model_close(model *m)
     model_data *data = m->data;
     if (data != NULL) {
         checkpoint_close(data->files);
+        made_tensors_reset(&data->copies);
         random_weights_destroy(data->random);
         mem.put(mem.ctx, data->tokenizer_json);
         mem.put(mem.ctx, data->generation_config_json);

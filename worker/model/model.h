@@ -2,6 +2,7 @@
  *
  * Folder as downloaded: config.json, model.safetensors or its shards and their index, tokenizer.json,
  * generation_config.json (the last may be missing).  Weights stay where they are mapped: ranks of one host share the page cache.
+ * Where ranks share the weights (split.h), a model is this rank's part, and shapes below are the parts'.
  * "random:SHAPE[:SEED]" instead of a folder has no files and no tokenizer (random_model.h).
  * Immutable after open; any thread reads it. */
 #ifndef WORKER_MODEL_MODEL_H
@@ -13,6 +14,7 @@
 #include "base/status.h"
 #include "base/view.h"
 #include "worker/model/config.h"
+#include "worker/model/split.h"
 
 typedef struct model_tensor {
     const void *data; /* row-major, dtype, in the mapping or made */
@@ -39,6 +41,7 @@ typedef struct model_layer {
 
 typedef struct model {
     model_config config;
+    model_split split;
     const char *name;                 /* last part of the folder's path */
     model_tensor embedding;           /* [V, C] */
     model_tensor final_norm;          /* [C] */
@@ -55,9 +58,17 @@ typedef struct model {
 /* Errors: NOT_FOUND, IO, BAD_INPUT (no such random shape), BAD_FILE (file, tensor or field, reason), NO_MEMORY; nothing stays open. */
 BASE_MUST_CHECK base_status model_open(const char *folder, const base_alloc *mem,
                                        model **model_out);
-/* The same with another RoPE scaling: "none" or JSON (config.h); empty is the model's own. */
-BASE_MUST_CHECK base_status model_open_scaled(const char *folder, base_view rope_text,
-                                              const base_alloc *mem, model **model_out);
+/* How else a model may be opened; zeroed: as by model_open. */
+typedef struct model_options {
+    base_view
+        rope_text;   /* another RoPE scaling: "none" or JSON (config.h); empty is the model's own */
+    int32_t rank;    /* the weights of this one of */
+    int32_t n_ranks; /* so many that share them; 0 and 1: all weights */
+} model_options;
+
+/* Errors: as model_open; BAD_INPUT (model_split_make's). */
+BASE_MUST_CHECK base_status model_open_with(const char *folder, const model_options *options,
+                                            const base_alloc *mem, model **model_out);
 void model_close(model *m); /* NULL is allowed */
 
 #endif /* WORKER_MODEL_MODEL_H */

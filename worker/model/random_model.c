@@ -4,6 +4,7 @@
 #include "base/hash.h"
 #include "base/log.h"
 #include "base/random.h"
+#include "worker/model/made.h"
 
 #include <errno.h>
 #include <math.h>
@@ -13,21 +14,13 @@
 #include <string.h>
 #include <unistd.h>
 
-#define PREFIX           "random:"
-#define MAX_THREADS      64
-#define THREAD_ELEMENTS  ((int64_t)1 << 20) /* fewer are not worth a thread */
-#define WORD_ELEMENTS    2                  /* 16 bits of a random word each */
-#define TENSORS_PER_PART 64
-
-/* Tensors in the order they were made; a list of parts, since their number is not known before. */
-typedef struct part {
-    struct part *next;
-    void *tensors[TENSORS_PER_PART];
-    int32_t n_tensors;
-} part;
+#define PREFIX          "random:"
+#define MAX_THREADS     64
+#define THREAD_ELEMENTS ((int64_t)1 << 20) /* fewer are not worth a thread */
+#define WORD_ELEMENTS   2                  /* 16 bits of a random word each */
 
 struct random_weights {
-    part *parts; /* newest first */
+    made_tensors made;
     uint64_t seed;
     int32_t n_threads;
     base_alloc mem;
@@ -88,12 +81,14 @@ base_status random_model_parse(const char *name, base_view *config_json_out, uin
                      shape_names);
 }
 
-static double weight_bytes(const model_config *c)
+static double weight_bytes(const model_config *c, const model_split *split)
 {
     const double width = c->width;
-    const double rows = (2.0 * c->n_heads + 2.0 * c->n_kv_heads) * c->head_dim;
+    const double rows = (c->n_heads + 2.0 * c->n_kv_heads) * c->head_dim;
+    const double shared =
+        (double)model_span_count(split->heads) * c->head_dim + 3.0 * model_span_count(split->ffn);
     const double tables = c->tied_embeddings ? 1.0 : 2.0;
-    return 2.0 * width * (tables * c->n_vocab + c->n_layers * (rows + 3.0 * c->ffn_width));
+    return 2.0 * width * (tables * model_span_count(split->vocab) + c->n_layers * (rows + shared));
 }
 
 static int32_t thread_count(void)
@@ -103,10 +98,11 @@ static int32_t thread_count(void)
     return n < 1 ? 1 : n > MAX_THREADS ? MAX_THREADS : n;
 }
 
-base_status random_weights_create(const model_config *config, uint64_t seed, const base_alloc *mem,
+base_status random_weights_create(const model_config *config, const model_split *split,
+                                  uint64_t seed, const base_alloc *mem,
                                   random_weights **weights_out)
 {
-    const double n_bytes = weight_bytes(config);
+    const double n_bytes = weight_bytes(config, split);
     const double n_host_bytes = (double)sysconf(_SC_PHYS_PAGES) * (double)sysconf(_SC_PAGESIZE);
     if (n_bytes > n_host_bytes) {
         return BASE_FAIL(BASE_NO_MEMORY,
@@ -118,6 +114,7 @@ base_status random_weights_create(const model_config *config, uint64_t seed, con
         return BASE_FAIL(BASE_NO_MEMORY, "random model");
     }
     w->mem = *mem;
+    w->made.mem = *mem;
     w->seed = seed;
     w->n_threads = thread_count();
     BASE_INFO("random model: making %.2f GB of weights with %d threads", n_bytes / 1e9,
@@ -132,36 +129,18 @@ void random_weights_destroy(random_weights *w)
         return;
     }
     const base_alloc mem = w->mem;
-    while (w->parts != NULL) {
-        part *p = w->parts;
-        w->parts = p->next;
-        for (int32_t i = 0; i < p->n_tensors; i++) {
-            mem.put(mem.ctx, p->tensors[i]);
-        }
-        mem.put(mem.ctx, p);
-    }
+    made_tensors_reset(&w->made);
     mem.put(mem.ctx, w);
-}
-
-/* A place for one more tensor, or NULL. */
-static void **place_make(random_weights *w)
-{
-    if (w->parts == NULL || w->parts->n_tensors == TENSORS_PER_PART) {
-        part *p = w->mem.get(w->mem.ctx, sizeof *p);
-        if (p == NULL) {
-            return NULL;
-        }
-        p->next = w->parts;
-        w->parts = p;
-    }
-    return &w->parts->tensors[w->parts->n_tensors];
 }
 
 typedef struct job {
     pthread_t thread;
-    uint16_t *data;
+    uint16_t *data;   /* pieces of the tensor, one behind the other */
     uint32_t keys[2]; /* of the tensor */
-    int64_t begin;    /* a multiple of WORD_ELEMENTS */
+    int64_t first;    /* its element that the first piece begins with */
+    int64_t pitch;    /* from one piece's first element to the next one's */
+    int64_t length;   /* of a piece */
+    int64_t begin;    /* elements of data that this job makes */
     int64_t end;
     float middle;
     float spread;
@@ -182,18 +161,40 @@ static inline uint32_t weight(const job *j, uint32_t bits)
                               j->spread * (((float)(int32_t)bits - 32767.5f) / 32768.0f));
 }
 
+/* Two elements of the tensor: those that word i makes. */
+static inline uint32_t two_weights(const job *j, int64_t i)
+{
+    const uint32_t word = mixed(mixed((uint32_t)i ^ j->keys[0]) + j->keys[1]);
+    return weight(j, word & 0xffffu) | weight(j, word >> 16) << 16;
+}
+
+/* Elements begin..end-1 of the tensor. */
+static void make_elements(const job *j, int64_t begin, int64_t end, uint16_t *to)
+{
+    if (begin % WORD_ELEMENTS != 0 && begin < end) {
+        *to++ = (uint16_t)(two_weights(j, begin++ / WORD_ELEMENTS) >> 16);
+    }
+    const int64_t first = begin / WORD_ELEMENTS;
+    const int64_t n = end / WORD_ELEMENTS - first;
+    for (int64_t i = 0; i < n; i++) {
+        const uint32_t two = two_weights(j, first + i);
+        memcpy(to + i * WORD_ELEMENTS, &two, sizeof two);
+    }
+    if (end % WORD_ELEMENTS != 0 && begin < end) {
+        to[n * WORD_ELEMENTS] = (uint16_t)two_weights(j, end / WORD_ELEMENTS);
+    }
+}
+
 static void *job_run(void *arg)
 {
     const job j = *(const job *)arg;
-    for (int64_t i = j.begin / WORD_ELEMENTS; i < j.end / WORD_ELEMENTS; i++) {
-        const uint32_t word = mixed(mixed((uint32_t)i ^ j.keys[0]) + j.keys[1]);
-        const uint32_t two = weight(&j, word & 0xffffu) | weight(&j, word >> 16) << 16;
-        memcpy(j.data + i * WORD_ELEMENTS, &two, sizeof two);
-    }
-    if (j.end % WORD_ELEMENTS != 0) {
-        const uint32_t last = (uint32_t)(j.end / WORD_ELEMENTS);
-        j.data[j.end - 1] =
-            (uint16_t)weight(&j, mixed(mixed(last ^ j.keys[0]) + j.keys[1]) & 0xffffu);
+    for (int64_t at = j.begin; at < j.end;) {
+        const int64_t inside = at % j.length;
+        const int64_t left = j.length - inside;
+        const int64_t n = left < j.end - at ? left : j.end - at;
+        const int64_t element = j.first + at / j.length * j.pitch + inside;
+        make_elements(&j, element, element + n, j.data + at);
+        at += n;
     }
     return NULL;
 }
@@ -206,9 +207,8 @@ static void fill(const job *whole, int32_t n_threads)
     const int32_t n = n_worth < n_threads ? (int32_t)n_worth : n_threads;
     for (int32_t t = 0; t < n; t++) {
         jobs[t] = *whole;
-        jobs[t].begin = whole->end / n * t / WORD_ELEMENTS * WORD_ELEMENTS;
-        jobs[t].end =
-            t + 1 == n ? whole->end : whole->end / n * (t + 1) / WORD_ELEMENTS * WORD_ELEMENTS;
+        jobs[t].begin = whole->end / n * t;
+        jobs[t].end = t + 1 == n ? whole->end : whole->end / n * (t + 1);
         is_running[t] = t > 0 && pthread_create(&jobs[t].thread, NULL, job_run, &jobs[t]) == 0;
         if (t > 0 && !is_running[t]) {
             (void)job_run(&jobs[t]);
@@ -228,9 +228,10 @@ static bool ends_with(const char *text, const char *end)
     return n >= strlen(end) && strcmp(text + n - strlen(end), end) == 0;
 }
 
-base_status random_weights_make(random_weights *w, const char *name, int32_t rows, int32_t cols,
+base_status random_weights_make(random_weights *w, const char *name, const model_slice *slice,
                                 const void **data_out)
 {
+    const int32_t cols = slice->cols;
     base_hasher *hasher = NULL;
     const base_status st = base_hasher_create(&hasher);
     if (st != BASE_OK) {
@@ -243,20 +244,24 @@ base_status random_weights_make(random_weights *w, const char *name, int32_t row
         stream |= (uint64_t)hash.bytes[i] << (8 * i);
     }
     const uint64_t keys = base_random_u64(w->seed, stream, 0);
+    const model_span row = model_slice_rows(slice);
+    const model_span col = model_slice_cols(slice);
+    const int64_t pitch = cols == 0 ? 1 : cols;
+    const int64_t n_rows = model_span_count(row);
+    const int64_t n_cols = model_span_count(col);
     job whole = {.keys = {(uint32_t)keys, (uint32_t)(keys >> 32)},
-                 .end = (int64_t)rows * (cols == 0 ? 1 : cols)};
+                 .first = row.begin * pitch + col.begin,
+                 .pitch = pitch,
+                 .length = n_cols == pitch ? n_rows * n_cols : n_cols,
+                 .end = n_rows * n_cols};
     const bool is_norm = cols == 0 && !ends_with(name, "bias");
     whole.middle = is_norm ? 1.0f : 0.0f;
     whole.spread = is_norm ? 0.25f : cols == 0 ? 0.5f : (float)sqrt(3.0 / cols);
-    void **place = place_make(w);
-    whole.data =
-        place == NULL ? NULL : w->mem.get(w->mem.ctx, (size_t)whole.end * sizeof(uint16_t));
+    whole.data = made_tensors_add(&w->made, (size_t)whole.end * sizeof(uint16_t));
     if (whole.data == NULL) {
         return BASE_FAIL(BASE_NO_MEMORY, "random model: tensor '%s' of %lld bytes", name,
                          (long long)whole.end * 2);
     }
-    *place = whole.data;
-    w->parts->n_tensors++;
     fill(&whole, w->n_threads);
     *data_out = whole.data;
     return BASE_OK;

@@ -10,6 +10,7 @@
 #include "base/status.h"
 #include "base/view.h"
 #include "worker/model/config.h"
+#include "worker/model/split.h"
 
 #include <stdbool.h>
 #include <stdint.h>
@@ -23,15 +24,16 @@ BASE_MUST_CHECK base_status random_model_parse(const char *name, base_view *conf
                                                uint64_t *seed_out);
 
 /* Holds tensors as they are made.  Errors: NO_MEMORY, also where the host has less memory than
- * the weights take. */
-BASE_MUST_CHECK base_status random_weights_create(const model_config *config, uint64_t seed,
+ * this rank's weights take. */
+BASE_MUST_CHECK base_status random_weights_create(const model_config *config,
+                                                  const model_split *split, uint64_t seed,
                                                   const base_alloc *mem,
                                                   random_weights **weights_out);
 void random_weights_destroy(random_weights *w); /* NULL is allowed; ends its tensors */
 
-/* Makes a tensor [rows, cols] of bf16, or a vector [rows] when cols is 0, on all cores that the process
- * may use.  Errors: NO_MEMORY. */
-BASE_MUST_CHECK base_status random_weights_make(random_weights *w, const char *name, int32_t rows,
-                                                int32_t cols, const void **data_out);
+/* Makes a slice of a tensor of bf16 on all cores that the process may use; its elements are those of the whole tensor.
+ * Errors: NO_MEMORY. */
+BASE_MUST_CHECK base_status random_weights_make(random_weights *w, const char *name,
+                                                const model_slice *slice, const void **data_out);
 
 #endif /* WORKER_MODEL_RANDOM_MODEL_H */

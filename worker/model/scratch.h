@@ -7,41 +7,51 @@
 #include "kernels/comm/comm.h"
 #include "kernels/kern.h"
 #include "worker/model/config.h"
+#include "worker/model/split.h"
 
 #include <stdint.h>
 
 typedef struct scratch_limits {
     int32_t n_tokens; /* T of the largest step, 1..SCRATCH_MAX_TOKENS */
     int32_t n_samples;
-    int32_t n_ranks;
+    int32_t n_ranks; /* N */
+    const model_split
+        *split; /* of the weights; Hs heads, Fs rows of the MLP, up to Vs ids a rank */
 } scratch_limits;
 
 #define SCRATCH_MAX_TOKENS (1 << 20) /* with the limits of model_config, counts fit int32_t */
 
-/* f32, one mirror (kernels/memory.h) whose host side is touched where someone fetches, and the partials apart, which
- * ranks exchange; T is the step's number of tokens, so the buffers are dense for any step. */
+/* f32; T is the step's number of tokens, so the buffers are dense for any step.  Those that ranks exchange lie apart; the
+ * others are one mirror (kernels/memory.h) whose host side is touched where someone fetches.
+ * With whole weights every rank merges all heads: partials are all ranks', Hs = H, and what only split weights need is not
+ * there. */
 typedef struct scratch {
-    float *x;        /* [T, C]          residual */
-    float *h;        /* [T, C]          normalised x */
+    float *h;        /* [T, C]           normalised x; room for sums (comm_sum) */
     float *q;        /* [T, H, D] */
     float *k;        /* [T, Hkv, D] */
     float *v;        /* [T, Hkv, D] */
-    float *partials; /* [N][T * H * (D + 1)]  o [T, H, D], then lse [T, H] of each rank */
-    float *attn;     /* [T, H, D]       merged, out of the page basis */
-    float *gate;     /* [T, F] */
-    float *up;       /* [T, F] */
-    float *sample;   /* [n_samples, C]  rows that the head reads */
+    float *attn;     /* [T, Hs, D]       merged, out of the page basis */
+    float *gate;     /* [T, Fs] */
+    float *up;       /* [T, Fs] */
+    float *sample;   /* [n_samples, C]   rows that the head reads */
     float *inv_freq; /* [D/2] */
-    float *turns;    /* [T, D/2, 2]     of the step's positions */
+    float *turns;    /* [T, D/2, 2]      of the step's positions */
+    float *x;        /* [T, C]           residual */
+    float *
+        partials; /* [N or 1][T * H * (D + 1)]  o [T, H, D], then lse [T, H] of each rank, or of this one */
+    float *
+        dealt; /* [T * H * (D + 1)]          split: this rank's partials by their owners (op_deal.h) */
+    float *received; /* [N][T * Hs * (D + 1)]      split: all ranks' of this rank's heads */
+    float *logits;   /* [N][n_samples * Vs]        split: every rank's ids of all samples */
     void *data;
-    void *partial_data;
+    void *exchanged_data;
     kern_ctx *ctx;
-    const base_alloc *exchanged; /* whose memory partial_data is */
+    const base_alloc *exchanged; /* whose memory exchanged_data is */
 } scratch;
 
 /* Bytes that scratch_init takes; INT64_MAX on overflow. */
 int64_t scratch_bytes(const model_config *config, const scratch_limits *limits);
-/* Collective: partials come from what ranks exchange through (comm_memory), ctx's memory where that has no wish.
+/* Collective: what is exchanged comes from what ranks exchange through (comm_memory), ctx's memory where that has no wish.
  * Errors: NO_MEMORY, DEVICE_LOST. */
 BASE_MUST_CHECK base_status scratch_init(scratch *s, const model_config *config,
                                          const scratch_limits *limits, kern_ctx *ctx, comm *ranks);

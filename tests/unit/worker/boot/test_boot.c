@@ -50,6 +50,7 @@ static void the_host_has_memory_and_threads(void **state)
 
 typedef struct fixture {
     model_config config;
+    model_split split;
     kv_format *format;
     worker_options options;
 } fixture;
@@ -68,14 +69,16 @@ static fixture make(void)
     const kv_shape shape = {2, 1, 64};
     const kv_policy policy = {.kind = KV_POLICY_BF16, .k_bits = 16, .v_bits = 16};
     CHECK_STATUS(kv_format_create(&policy, &shape, &base_heap, &f.format), BASE_OK);
+    CHECK_STATUS(model_split_make(&f.config, 0, 1, &f.split), BASE_OK);
     return f;
 }
 
 static int32_t pages(const fixture *f, int32_t n_ranks, int64_t memory_bytes)
 {
     int32_t n_pages = 0;
-    CHECK_STATUS(sizes_pages(&f->options, &f->config, f->format, n_ranks, memory_bytes, &n_pages),
-                 BASE_OK);
+    CHECK_STATUS(
+        sizes_pages(&f->options, &f->config, &f->split, f->format, n_ranks, memory_bytes, &n_pages),
+        BASE_OK);
     return n_pages;
 }
 
@@ -95,7 +98,7 @@ static void pages_are_what_is_asked_else_what_memory_holds_else_what_is_useful(v
     const int32_t some = pages(&f, 1, fixed);
     assert_in_range(some, 1, 319);
     assert_int_equal(pages(&f, 1, fixed + 3 * f.format->page_bytes), some + 3);
-    CHECK_STATUS(sizes_pages(&f.options, &f.config, f.format, 1, 1000, &n_pages),
+    CHECK_STATUS(sizes_pages(&f.options, &f.config, &f.split, f.format, 1, 1000, &n_pages),
                  BASE_OUT_OF_RANGE);
     CHECK_ERROR_NAMES("--kv-memory-fraction");
     f.options.n_pages = 12345;

@@ -162,6 +162,34 @@ static void lsa_is_for_gpus(void **state)
     assert_string_equal(plan.merge, "lsa");
 }
 
+static void split_weights_have_one_transport_on_each_device(void **state)
+{
+    (void)state;
+    static const char *const others[] = {"nccl-ag", "lsa"};
+    seat seats[MAX_SEATS];
+    seat_plan plan;
+    for (int32_t on_gpu = 0; on_gpu < 2; on_gpu++) {
+        sit(seats, 2, on_gpu ? "cuda" : "cpu");
+        seats[0].splits = 1;
+        CHECK_STATUS(seats_decide(seats, 2, 1, &plan), BASE_BAD_INPUT);
+        CHECK_ERROR_NAMES("--weights");
+        seats[1].splits = 1;
+        CHECK_STATUS(seats_decide(seats, 2, 1, &plan), BASE_OK);
+        assert_string_equal(plan.merge, on_gpu ? "nccl-a2a" : "mpi");
+    }
+    for (size_t i = 0; i < 2; i++) {
+        (void)snprintf(seats[0].merge, SEAT_TEXT, "%s", others[i]);
+        (void)snprintf(seats[1].merge, SEAT_TEXT, "%s", others[i]);
+        CHECK_STATUS(seats_decide(seats, 2, 1, &plan), BASE_BAD_INPUT);
+        CHECK_ERROR_NAMES("ranks on GPUs with split weights exchange by nccl-a2a");
+    }
+    sit(seats, 2, "cuda"); /* and whole weights not this one */
+    (void)snprintf(seats[0].merge, SEAT_TEXT, "nccl-a2a");
+    (void)snprintf(seats[1].merge, SEAT_TEXT, "nccl-a2a");
+    CHECK_STATUS(seats_decide(seats, 2, 1, &plan), BASE_BAD_INPUT);
+    CHECK_ERROR_NAMES("exchange by nccl-ag or lsa");
+}
+
 /* This machine, whatever it has. */
 static void one_rank_agrees_with_itself(void **state)
 {
@@ -196,6 +224,7 @@ int main(void)
         cmocka_unit_test(ranks_with_other_command_lines_are_named),
         cmocka_unit_test(a_transport_of_the_other_device_is_refused),
         cmocka_unit_test(lsa_is_for_gpus),
+        cmocka_unit_test(split_weights_have_one_transport_on_each_device),
         cmocka_unit_test(one_rank_agrees_with_itself),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -45,6 +45,7 @@ static void the_defaults_are_those_of_the_help(void **state)
     assert_int_equal(o.n_pages, 0);
     assert_true(o.kv_memory_fraction == 0.0);
     assert_null(o.device);
+    assert_string_equal(o.weights, "replicated");
     assert_int_equal(o.log_level, BASE_LOG_INFO);
 }
 
@@ -55,11 +56,13 @@ static void every_option_arrives(void **state)
     CHECK_STATUS(PARSE(o, "--coordinator=unix:/tmp/x", "--model=m", "--kv", "tq:k=3,v=4",
                        "--threads=2", "--max-batch", "1024", "--max-context", "1000000",
                        "--prefill-chunk", "1024", "--pages=77", "--kv-memory-fraction", "0.5",
-                       "--log-level", "debug", "--rope-scaling", "none", "--device", "cpu"),
+                       "--log-level", "debug", "--rope-scaling", "none", "--device", "cpu",
+                       "--weights", "split"),
                  BASE_OK);
     assert_string_equal(o.coordinator, "unix:/tmp/x");
     assert_string_equal(o.rope_scaling, "none");
     assert_string_equal(o.device, "cpu");
+    assert_string_equal(o.weights, "split");
     assert_int_equal(o.policy.kind, KV_POLICY_TQ);
     assert_int_equal(o.policy.k_bits, 3);
     assert_int_equal(o.policy.v_bits, 4);

@@ -384,7 +384,8 @@ static void create_takes_what_it_says_and_survives_every_failed_allocation(void 
         const bool done = st == BASE_OK;
         if (done) {
             assert_true(k > 2);
-            assert_int_equal(a.n_bytes, forward_scratch_bytes(&r.m->config, &limits, 1));
+            assert_int_equal(a.n_bytes,
+                             forward_scratch_bytes(&r.m->config, &r.m->split, &limits, 1));
         } else {
             assert_int_equal(st, BASE_NO_MEMORY);
             assert_null(f);
@@ -397,8 +398,8 @@ static void create_takes_what_it_says_and_survives_every_failed_allocation(void 
             break;
         }
     }
-    assert_true(forward_scratch_bytes(&r.m->config, &limits, 4) >
-                forward_scratch_bytes(&r.m->config, &limits, 1));
+    assert_true(forward_scratch_bytes(&r.m->config, &r.m->split, &limits, 4) >
+                forward_scratch_bytes(&r.m->config, &r.m->split, &limits, 1));
     model_run_close(&r);
     comm_destroy(ranks);
     tiny_remove(&folder);

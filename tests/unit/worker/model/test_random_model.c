@@ -45,12 +45,16 @@ static void an_element_is_a_function_of_seed_name_and_index_on_any_number_of_thr
                            .head_dim = 64,
                            .ffn_width = 8,
                            .n_vocab = 8};
+    const model_slice all = {.rows = ROWS, .cols = COLS};
+    const model_slice few = {.rows = 3, .cols = COLS};
+    model_split split;
     random_weights *w = NULL;
     const void *large = NULL;
     const void *small = NULL;
-    CHECK_STATUS(random_weights_create(&config, 5, &base_heap, &w), BASE_OK);
-    CHECK_STATUS(random_weights_make(w, "a", ROWS, COLS, &large), BASE_OK);
-    CHECK_STATUS(random_weights_make(w, "a", 3, COLS, &small), BASE_OK);
+    CHECK_STATUS(model_split_make(&config, 0, 1, &split), BASE_OK);
+    CHECK_STATUS(random_weights_create(&config, &split, 5, &base_heap, &w), BASE_OK);
+    CHECK_STATUS(random_weights_make(w, "a", &all, &large), BASE_OK);
+    CHECK_STATUS(random_weights_make(w, "a", &few, &small), BASE_OK);
     assert_memory_equal(large, small, 2 * 3 * COLS);
     const uint16_t *x = large;
     double sum = 0.0;
@@ -63,7 +67,16 @@ static void an_element_is_a_function_of_seed_name_and_index_on_any_number_of_thr
     /* Mean 0 and variance 1 / COLS: seams between threads and holes would show. */
     assert_true(fabs(sum / ROWS / COLS) < 1e-4);
     assert_true(fabs(squares / ROWS - 1.0) < 0.01);
-    CHECK_STATUS(random_weights_make(w, "b", 3, COLS, &small), BASE_OK);
+    /* Rows, and columns, that begin and end at odd elements. */
+    const model_slice rows = {.rows = ROWS, .cols = COLS, .row = {3, 7}};
+    const model_slice cols = {.rows = ROWS, .cols = COLS, .row = {1, 900}, .col = {5, 3000}};
+    CHECK_STATUS(random_weights_make(w, "a", &rows, &small), BASE_OK);
+    assert_memory_equal(small, x + 3 * COLS, 2 * 4 * COLS);
+    CHECK_STATUS(random_weights_make(w, "a", &cols, &small), BASE_OK);
+    for (size_t r = 0; r < 899; r++) {
+        assert_memory_equal((const uint16_t *)small + r * 2995, x + (r + 1) * COLS + 5, 2 * 2995);
+    }
+    CHECK_STATUS(random_weights_make(w, "b", &few, &small), BASE_OK);
     assert_memory_not_equal(large, small, 2 * 3 * COLS);
     random_weights_destroy(w);
 }
@@ -111,8 +124,10 @@ static void a_model_that_this_host_cannot_hold_is_refused_before_it_is_made(void
                                  .head_dim = 128,
                                  .ffn_width = 1 << 20,
                                  .n_vocab = 1 << 20};
+    model_split split;
     random_weights *w = NULL;
-    CHECK_STATUS(random_weights_create(&config, 0, &base_heap, &w), BASE_NO_MEMORY);
+    CHECK_STATUS(model_split_make(&config, 0, 1, &split), BASE_OK);
+    CHECK_STATUS(random_weights_create(&config, &split, 0, &base_heap, &w), BASE_NO_MEMORY);
     CHECK_ERROR_NAMES("GB");
     assert_null(w);
 }

@@ -129,7 +129,8 @@ static void run(const char *folder, const char *scaling, model_arch arch)
     for (size_t i = 0; i < N_PLACES; i++) {
         ids[places[i]] = K_ID;
     }
-    CHECK_STATUS(model_open_scaled(folder, base_view_of(scaling), &base_heap, &m), BASE_OK);
+    const model_options scaled = {.rope_text = base_view_of(scaling)};
+    CHECK_STATUS(model_open_with(folder, &scaled, &base_heap, &m), BASE_OK);
     assert_int_equal(m->config.arch, arch);
     CHECK_STATUS(kv_policy_parse("bf16", &policy), BASE_OK);
     CHECK_STATUS(kern_ctx_create_cpu(1, &base_heap, &ctx), BASE_OK);

@@ -1,0 +1,334 @@
+/* Ranks that share the weights give the logits of one that has them all.
+ *
+ * usage: mpirun -n N multirank.test_split
+ *
+ * Every rank runs the whole model too, alone, and compares.  A model that cannot be shared out to N ranks must say so. */
+#include "base/json.h"
+#include "base/log.h"
+#include "tests/support/failing_alloc.h"
+#include "tests/support/test.h"
+#include "worker/boot/boot_mpi.h"
+#include "worker/eval/logits.h"
+#include "worker/eval/run.h"
+#include "worker/model/resident.h"
+
+#include <math.h>
+#include <stdio.h>
+
+enum { PROMPT = 300, N_DECODE = 40, CHUNK = 192, CONTEXT = 512, MAX_VOCAB = 4096, SEQS = 3 };
+
+/* Of a row of logits, relative to its size in norm.  Sums in another order differ by 1e-7 of their terms; a K or V that
+ * rounds the other way to bf16 moves a row by 1e-4, and one whose code turns by more. */
+#define BF16_TOLERANCE  0.002
+#define CODES_TOLERANCE 0.02
+
+#define TINY "tests/golden/models/"
+
+static struct {
+    boot_world world;
+    comm *all;
+    comm *self;
+    kern_ctx *ctx;
+    int32_t text[CONTEXT];
+} the;
+
+static eval_run *run_of(const model *m, comm *ranks, const char *policy_text)
+{
+    const eval_run_options options = {
+        .max_step_tokens = CHUNK, .max_samples = SEQS, .max_context = CONTEXT, .n_slots = SEQS};
+    kv_policy policy;
+    eval_run *run = NULL;
+    CHECK_STATUS(kv_policy_parse(policy_text, &policy), BASE_OK);
+    CHECK_STATUS(eval_run_create(m, &policy, the.ctx, ranks, &options, &base_heap, &run), BASE_OK);
+    return run;
+}
+
+/* |got - want| / |want|; NaN counts as infinite. */
+static double distance(const float *got, const float *want, int32_t n)
+{
+    double off = 0.0;
+    double size = 0.0;
+    for (int32_t i = 0; i < n; i++) {
+        off += ((double)got[i] - (double)want[i]) * ((double)got[i] - (double)want[i]);
+        size += (double)want[i] * (double)want[i];
+    }
+    const double d = sqrt(off / size);
+    return d >= 0.0 ? d : (double)INFINITY;
+}
+
+/* The best token is the same where it is further from the second than logits are off. */
+static bool same_best(const float *got, const float *want, int32_t n)
+{
+    const int32_t best = eval_logits_best(want, n);
+    double worst = 0.0;
+    double second = -HUGE_VAL;
+    for (int32_t i = 0; i < n; i++) {
+        worst = fmax(worst, fabs((double)got[i] - (double)want[i]));
+        second = i == best ? second : fmax(second, (double)want[i]);
+    }
+    return (double)want[best] - second <= 2.0 * worst || eval_logits_best(got, n) == best;
+}
+
+typedef struct pair {
+    model *whole;
+    model *part;
+} pair;
+
+/* False, where the model has fewer heads than there are ranks: it is refused, and by name. */
+static bool open_pair(const char *name, pair *p)
+{
+    const model_options options = {.rank = the.world.rank, .n_ranks = the.world.n_ranks};
+    CHECK_STATUS(model_open(name, &base_heap, &p->whole), BASE_OK);
+    const base_status st = model_open_with(name, &options, &base_heap, &p->part);
+    if (p->whole->config.n_heads < the.world.n_ranks) {
+        assert_int_equal(st, BASE_BAD_INPUT);
+        CHECK_ERROR_NAMES("num_attention_heads");
+        model_close(p->whole);
+        return false;
+    }
+    CHECK_STATUS(st, BASE_OK);
+    assert_true(p->whole->config.n_vocab <= MAX_VOCAB);
+    return true;
+}
+
+static void close_pair(pair *p)
+{
+    model_close(p->part);
+    model_close(p->whole);
+}
+
+/* A text in chunks, then token by token over the end of a block. */
+static void check_text(const pair *p, const char *name, const char *policy, double tolerance)
+{
+    const int32_t n = p->whole->config.n_vocab;
+    eval_run *alone = run_of(p->whole, the.self, policy);
+    eval_run *split = run_of(p->part, the.all, policy);
+    static float want[MAX_VOCAB];
+    static float got[MAX_VOCAB];
+    double largest = 0.0;
+    int32_t ids[CONTEXT];
+    for (int32_t i = 0; i < PROMPT + N_DECODE; i++) {
+        ids[i] = the.text[i] % n;
+    }
+    for (int32_t at = 0; at < PROMPT + N_DECODE;) {
+        const int32_t left = PROMPT - at;
+        const int32_t n_tokens = left >= CHUNK ? CHUNK : left > 0 ? left : 1;
+        CHECK_STATUS(eval_run_feed(alone, ids + at, n_tokens, n_tokens, want), BASE_OK);
+        CHECK_STATUS(eval_run_feed(split, ids + at, n_tokens, n_tokens, got), BASE_OK);
+        at += n_tokens;
+        const double off = distance(got, want, n);
+        if (!(off <= tolerance)) {
+            fail_msg("%s, %s, %d ranks: after %d tokens logits are %.5f off, allowed %.5f", name,
+                     policy, the.world.n_ranks, at, off, tolerance);
+        }
+        assert_true(same_best(got, want, n));
+        largest = fmax(largest, off);
+    }
+    print_message("%s, %s: logits off by %.6f at most\n", name, policy, largest);
+    eval_run_destroy(split);
+    eval_run_destroy(alone);
+}
+
+static const struct {
+    const char *model;
+    const char *policy;
+    double tolerance;
+} cases[] = {
+    {"models/demo", "bf16", BF16_TOLERANCE},
+    {"models/demo", "tq:k=4,v=4", CODES_TOLERANCE},
+    {"models/demo", "tq:k=3,v=3", CODES_TOLERANCE},
+    {"models/demo", "kivi:k=4,v=4,g=64,w=128,s=128", CODES_TOLERANCE},
+    {TINY "llama", "bf16", BF16_TOLERANCE},        /* two heads of one KV head, f16, tied */
+    {TINY "llama-llama3", "bf16", BF16_TOLERANCE}, /* not tied */
+    {TINY "mistral", "bf16", BF16_TOLERANCE},
+    {TINY "qwen2", "bf16", BF16_TOLERANCE}, /* biases */
+    {TINY "qwen3", "bf16", BF16_TOLERANCE}, /* norms of heads */
+    {"random:tiny", "bf16", BF16_TOLERANCE},
+};
+
+static void logits_of_a_text_are_those_of_whole_weights(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        pair p = {.whole = NULL};
+        if (open_pair(cases[i].model, &p)) {
+            check_text(&p, cases[i].model, cases[i].policy, cases[i].tolerance);
+            close_pair(&p);
+        }
+    }
+}
+
+/* Sequences that decode beside one in its prompt; rows of three are put together, on the ranks that want them. */
+static void rows_of_a_mixed_step_are_in_their_places(void **state)
+{
+    (void)state;
+    pair p = {.whole = NULL};
+    assert_true(open_pair("models/demo", &p));
+    enum { V = MAX_VOCAB, TAIL = 40 };
+    assert_int_equal(p.whole->config.n_vocab, V);
+    static float want[SEQS * V];
+    static float got[SEQS * V];
+    for (int32_t last = 0; last < 2; last++) { /* only the last rank wants them, or all do */
+        eval_run *runs[2] = {run_of(p.whole, the.self, "bf16"), run_of(p.part, the.all, "bf16")};
+        const bool wants = last == 0 || the.world.rank == the.world.n_ranks - 1;
+        memset(got, 0, sizeof got);
+        for (int32_t i = 0; i < 2; i++) {
+            static const int32_t rows[SEQS] = {1 + TAIL, 0, 1};
+            kv_step_seq seqs[SEQS] = {{.slot = 0, .n_tokens = 1},
+                                      {.slot = 1, .n_tokens = 1},
+                                      {.slot = 2, .n_tokens = TAIL}};
+            kv_step_seq first = {.slot = 0, .n_tokens = CHUNK};
+            kv_step_seq second = {.slot = 1, .n_tokens = 7};
+            float *to = i == 0 ? want : wants ? got : NULL;
+            CHECK_STATUS(eval_run_step(runs[i], &first, 1, the.text, NULL, 0, NULL), BASE_OK);
+            CHECK_STATUS(eval_run_step(runs[i], &second, 1, the.text + 9, NULL, 0, NULL), BASE_OK);
+            CHECK_STATUS(eval_run_step(runs[i], seqs, SEQS, the.text + 50, rows, SEQS, to),
+                         BASE_OK);
+        }
+        for (int32_t s = 0; s < SEQS && wants; s++) {
+            assert_true(distance(got + s * V, want + s * V, V) <= BF16_TOLERANCE);
+        }
+        eval_run_destroy(runs[1]);
+        eval_run_destroy(runs[0]);
+    }
+    close_pair(&p);
+}
+
+/* What a rank holds is its share and what all have. */
+static void a_rank_holds_its_share_alone(void **state)
+{
+    (void)state;
+    pair p = {.whole = NULL};
+    int64_t all[8];
+    int64_t sum = 0;
+    assert_true(open_pair("models/demo", &p) && the.world.n_ranks <= 8);
+    const model_config *c = &p.whole->config;
+    const int64_t per_layer =
+        2 * c->width + (c->n_heads + 2 * c->n_kv_heads) * c->head_dim * c->width;
+    const int64_t common = 2 * (c->width + c->n_layers * per_layer); /* bf16 */
+    const int64_t own = resident_bytes(p.part) - common;
+    CHECK_STATUS(comm_all_gather(the.all, &own, all, sizeof own, 20000), BASE_OK);
+    for (int32_t r = 0; r < the.world.n_ranks; r++) {
+        sum += all[r];
+    }
+    assert_int_equal(sum, resident_bytes(p.whole) - common);
+    close_pair(&p);
+}
+
+/* ---- forward_create ---- */
+
+typedef struct counting_alloc {
+    failing_alloc failing;
+    int64_t n_bytes;
+} counting_alloc;
+
+static void *counting_get(void *ctx, size_t bytes)
+{
+    counting_alloc *c = ctx;
+    c->n_bytes += (int64_t)bytes;
+    return failing_get(&c->failing, bytes);
+}
+
+static void counting_put(void *ctx, void *p)
+{
+    failing_put(&((counting_alloc *)ctx)->failing, p);
+}
+
+static kv_format *format_of(const model *m)
+{
+    const kv_policy policy = {.kind = KV_POLICY_BF16, .k_bits = 16, .v_bits = 16};
+    const kv_shape shape = {m->config.n_layers, m->config.n_kv_heads, m->config.head_dim};
+    kv_format *format = NULL;
+    CHECK_STATUS(kv_format_create(&policy, &shape, &base_heap, &format), BASE_OK);
+    return format;
+}
+
+static void create_takes_the_bytes_it_says_and_survives_failed_allocations(void **state)
+{
+    (void)state;
+    pair p = {.whole = NULL};
+    const forward_limits limits = {100, 3, 1000, 5};
+    assert_true(open_pair("random:tiny", &p));
+    kv_format *format = format_of(p.part);
+    base_status st = BASE_NO_MEMORY;
+    for (int k = 0; st != BASE_OK; k++) {
+        counting_alloc a = {.failing = {.fail_at = -1}};
+        const base_alloc mem = {counting_get, counting_put, &a};
+        kern_ctx *ctx = NULL;
+        forward *f = NULL;
+        CHECK_STATUS(kern_ctx_create_cpu(1, &mem, &ctx), BASE_OK);
+        const int n_before = a.failing.n_live;
+        a = (counting_alloc){.failing = {.fail_at = k, .n_live = n_before}};
+        st = forward_create(p.part, format, ctx, the.all, &limits, &mem, &f);
+        if (st == BASE_OK) {
+            assert_int_equal(a.n_bytes, forward_scratch_bytes(&p.part->config, &p.part->split,
+                                                              &limits, the.world.n_ranks));
+        } else {
+            assert_int_equal(st, BASE_NO_MEMORY);
+            assert_null(f);
+        }
+        forward_destroy(f);
+        assert_int_equal(a.failing.n_live, n_before);
+        kern_ctx_destroy(ctx);
+    }
+    kv_format_destroy(format);
+    close_pair(&p);
+}
+
+static void the_part_of_another_rank_is_refused(void **state)
+{
+    (void)state;
+    const model_options options = {.rank = (the.world.rank + 1) % 4, .n_ranks = 4};
+    const forward_limits limits = {100, 3, 1000, 5};
+    model *m = NULL;
+    forward *f = NULL;
+    CHECK_STATUS(model_open_with("random:tiny", &options, &base_heap, &m), BASE_OK);
+    kv_format *format = format_of(m);
+    CHECK_STATUS(forward_create(m, format, the.ctx, the.all, &limits, &base_heap, &f),
+                 BASE_BAD_INPUT);
+    CHECK_ERROR_NAMES("weights of rank");
+    assert_null(f);
+    kv_format_destroy(format);
+    model_close(m);
+}
+
+static int set_up(void **state)
+{
+    json_t *root = NULL;
+    (void)state;
+    CHECK_STATUS(base_json_read("tests/golden/prompts.json", (size_t)1 << 22, &root), BASE_OK);
+    const json_t *list = json_object_get(root, "text");
+    assert_true(json_array_size(list) >= CONTEXT);
+    for (size_t i = 0; i < CONTEXT; i++) {
+        the.text[i] = (int32_t)json_integer_value(json_array_get(list, i));
+    }
+    base_json_free(root);
+    return 0;
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(logits_of_a_text_are_those_of_whole_weights),
+        cmocka_unit_test(rows_of_a_mixed_step_are_in_their_places),
+        cmocka_unit_test(a_rank_holds_its_share_alone),
+        cmocka_unit_test(create_takes_the_bytes_it_says_and_survives_failed_allocations),
+        cmocka_unit_test(the_part_of_another_rank_is_refused),
+    };
+    const boot_launch launch = {NULL, NULL, NULL};
+    base_log_init("test", BASE_LOG_ERROR);
+    if (boot_mpi_start(&launch, &the.world) != BASE_OK ||
+        comm_mpi_create(&base_heap, &the.all) != BASE_OK ||
+        comm_self_create(&base_heap, &the.self) != BASE_OK ||
+        kern_ctx_create_cpu(1, &base_heap, &the.ctx) != BASE_OK ||
+        (the.world.rank > 0 && freopen("/dev/null", "w", stdout) == NULL)) {
+        (void)fprintf(stderr, "%s\n", base_last_error());
+        return EXIT_FAILURE;
+    }
+    const int n_failed = cmocka_run_group_tests(tests, set_up, NULL);
+    kern_ctx_destroy(the.ctx);
+    comm_destroy(the.self);
+    comm_destroy(the.all);
+    boot_mpi_end();
+    return n_failed;
+}
