@@ -165,7 +165,7 @@ static const base_option table[] = {
     {"device", 0, "DEVICE", "with --model: cpu or cuda (GPUs if there is one for each rank)",
      BASE_OPTION_CHOICE(generate_options, device, "cpu, cuda")},
     {"merge", 0, "TRANSPORT",
-     "with --model: how ranks exchange partials, mpi, nccl-ag, nccl-a2a or lsa",
+     "with --model: how ranks exchange partials, mpi, nccl-ag, nccl-ar, nccl-a2a or lsa",
      BASE_OPTION_TEXT(generate_options, merge)},
     {"weights", 0, "LAYOUT", "with --model: replicated, or split: each rank holds its share",
      BASE_OPTION_CHOICE(generate_options, weights, "replicated, split")},

@@ -42,7 +42,8 @@ static const base_option table[] = {
     {"device", 0, "DEVICE", "cpu or cuda (GPUs if there is one for each rank)",
      BASE_OPTION_CHOICE(serve_settings, device, "cpu, cuda")},
     {"merge", 0, "TRANSPORT",
-     "how ranks exchange partials: mpi on CPUs; nccl-ag or lsa on GPUs, nccl-a2a with split "
+     "how ranks exchange partials: mpi on CPUs; nccl-ag, nccl-ar or lsa on GPUs, nccl-a2a with "
+     "split "
      "weights",
      BASE_OPTION_TEXT(serve_settings, merge)},
     {"weights", 0, "LAYOUT", "replicated, or split: each rank holds its share of them",

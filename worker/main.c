@@ -144,6 +144,14 @@ static base_status add_lsa(rank *r)
     return st;
 }
 
+/* lsa has one that gathers behind it. */
+static comm_nccl_way way_of(const char *merge)
+{
+    return strcmp(merge, "nccl-a2a") == 0  ? COMM_NCCL_A2A
+           : strcmp(merge, "nccl-ar") == 0 ? COMM_NCCL_AR
+                                           : COMM_NCCL_AG;
+}
+
 /* Of the kind that the seats decided. */
 static base_status make_context(rank *r, int32_t n_threads, const worker_options *options)
 {
@@ -157,7 +165,7 @@ static base_status make_context(rank *r, int32_t n_threads, const worker_options
         const comm_nccl_options nccl = {.host = r->ranks,
                                         .ctx = r->ctx,
                                         .who = r->seat.who,
-                                        .all_to_all = model_is_split(&r->model->split),
+                                        .way = way_of(r->seat.merge),
                                         .shared_gpu = options->share_gpu};
         BASE_TRY(st, out, comm_nccl_create(&nccl, &base_heap, &r->tensors));
         if (strcmp(r->seat.merge, "lsa") == 0) {
@@ -175,16 +183,16 @@ static base_status make_rank(rank *r, const worker_options *options)
     base_status st = BASE_OK;
     const int32_t n_threads =
         options->n_threads > 0 ? options->n_threads : host_threads(r->world.n_local);
-    const bool splits = strcmp(options->weights, "split") == 0;
-    const seat_wishes wishes = {options->device, options->merge, options->share_gpu, splits};
-    const model_options parts = {.rope_text = base_view_of(options->rope_scaling),
-                                 .rank = splits ? r->world.rank : 0,
-                                 .n_ranks = splits ? r->world.n_ranks : 1};
+    const seat_wishes wishes = {options->device, options->merge, options->share_gpu,
+                                strcmp(options->weights, "split") == 0};
 
     BASE_TRY(st, out,
              r->world.n_ranks == 1 ? comm_self_create(&base_heap, &r->ranks)
                                    : comm_mpi_create(&base_heap, &r->ranks));
     BASE_TRY(st, out, seats_agree(r->ranks, &r->world, &wishes, &r->seat));
+    const model_options parts = {.rope_text = base_view_of(options->rope_scaling),
+                                 .rank = r->seat.splits ? r->world.rank : 0,
+                                 .n_ranks = r->seat.splits ? r->world.n_ranks : 1};
     BASE_TRY(st, out, model_open_with(options->model, &parts, &base_heap, &r->model));
     BASE_TRY(st, out, boot_compare(r->ranks, "model", r->model->hash));
     const model_config *c = &r->model->config;

@@ -1,42 +1,18 @@
 /* NCCL's calls do not block: they return "in progress" and are asked about until they are done or a deadline passes.  A
  * lock keeps the thread that watches from asking meanwhile, which NCCL does not allow. */
-#include "kernels/comm/comm_nccl.h"
-
 #include "base/clock.h"
 #include "base/log.h"
-#include "kernels/comm/comm_backend.h"
+#include "kernels/comm/comm_nccl_state.h"
 #include "kernels/cuda/cuda_check.h"
-#include "kernels/cuda/cuda_share.h"
 
-#include <nccl.h>
-#include <pthread.h>
 #include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 
 #define CREATE_TIMEOUT_MS  60000 /* all ranks have come so far, or will not; of windows too */
 #define DESTROY_TIMEOUT_MS 2000
-#define MAX_WINDOWS        4
 #define YIELDS             2000 /* a call is usually handed to the stream within some 50 us */
 #define NAP_US             100
-
-typedef struct window {
-    void *bytes;         /* NULL: free */
-    ncclWindow_t handle; /* NULL: plain memory */
-} window;
-
-typedef struct nccl_comm {
-    comm base;
-    comm *host;
-    kern_ctx *ctx;
-    cudaStream_t stream;
-    ncclComm_t handle; /* NULL until NCCL has made it */
-    pthread_mutex_t lock;
-    base_alloc memory;
-    window windows[MAX_WINDOWS];
-    bool aborted;
-    char who[COMM_NCCL_MAX_WHO];
-} nccl_comm;
 
 static base_status lost(const nccl_comm *n, const char *what, ncclResult_t r)
 {
@@ -144,6 +120,17 @@ out:
     return st;
 }
 
+base_status comm_nccl_reduce(nccl_comm *n, const float *from, float *x, int64_t n_elems,
+                             ncclRedOp_t op, int64_t timeout_ms)
+{
+    (void)pthread_mutex_lock(&n->lock);
+    const base_status st = finish(
+        n, "all-reduce",
+        ncclAllReduce(from, x, (size_t)n_elems, ncclFloat32, op, n->handle, n->stream), timeout_ms);
+    (void)pthread_mutex_unlock(&n->lock);
+    return st;
+}
+
 static base_status nccl_sum(comm *c, float *x, int64_t n_elems, float *room, int64_t timeout_ms)
 {
     base_status st = BASE_OK;
@@ -152,20 +139,16 @@ static base_status nccl_sum(comm *c, float *x, int64_t n_elems, float *room, int
     (void)room;
 
     BASE_TRY(st, out, cuda_share_find(n->ctx, "sum", x, (size_t)n_elems * sizeof *x, &at));
-    (void)pthread_mutex_lock(&n->lock);
-    st = finish(n, "all-reduce",
-                ncclAllReduce(at, at, (size_t)n_elems, ncclFloat32, ncclSum, n->handle, n->stream),
-                timeout_ms);
-    (void)pthread_mutex_unlock(&n->lock);
+    st = comm_nccl_reduce(n, at, at, n_elems, ncclSum, timeout_ms);
 out:
     return st;
 }
 
 /* ---- memory ---- */
 
-static window *find_window(nccl_comm *n, const void *bytes)
+static comm_nccl_window *find_window(nccl_comm *n, const void *bytes)
 {
-    for (int32_t i = 0; i < MAX_WINDOWS; i++) {
+    for (int32_t i = 0; i < COMM_NCCL_MAX_WINDOWS; i++) {
         if (n->windows[i].bytes == bytes) {
             return &n->windows[i];
         }
@@ -173,7 +156,7 @@ static window *find_window(nccl_comm *n, const void *bytes)
     return NULL;
 }
 
-static base_status deregister(nccl_comm *n, window *w)
+static base_status deregister(nccl_comm *n, comm_nccl_window *w)
 {
     const ncclWindow_t handle = w->handle;
     w->handle = NULL;
@@ -183,7 +166,7 @@ static base_status deregister(nccl_comm *n, window *w)
 }
 
 /* NCCL takes its path by what each rank registered, so all have a window or none. */
-static base_status make_window(nccl_comm *n, window *w, size_t n_bytes)
+static base_status make_window(nccl_comm *n, comm_nccl_window *w, size_t n_bytes)
 {
     base_status st = BASE_OK;
     uint8_t *all = n->base.mem.get(n->base.mem.ctx, (size_t)n->base.size);
@@ -215,7 +198,7 @@ out:
 static base_status take_memory(nccl_comm *n, size_t n_bytes, void **bytes_out)
 {
     base_status st = BASE_OK;
-    window *w = find_window(n, NULL);
+    comm_nccl_window *w = find_window(n, NULL);
     void *bytes = NULL;
 
     if (w == NULL || ncclMemAlloc(&bytes, n_bytes) != ncclSuccess) {
@@ -232,7 +215,7 @@ static base_status take_memory(nccl_comm *n, size_t n_bytes, void **bytes_out)
 out:
     if (w != NULL && w->bytes != NULL) {
         (void)ncclMemFree(w->bytes);
-        *w = (window){NULL, NULL};
+        *w = (comm_nccl_window){NULL, NULL};
     }
     return st;
 }
@@ -249,7 +232,7 @@ static void *memory_get(void *ctx, size_t n_bytes)
 static void memory_put(void *ctx, void *bytes)
 {
     nccl_comm *n = ctx;
-    window *w = bytes == NULL ? NULL : find_window(n, bytes);
+    comm_nccl_window *w = bytes == NULL ? NULL : find_window(n, bytes);
     if (w != NULL) {
         cuda_share_take_back(n->ctx, bytes);
         if (deregister(n, w) != BASE_OK) {
@@ -302,14 +285,18 @@ static void nccl_destroy(comm *c)
     mem.put(mem.ctx, n);
 }
 
-#define BACKEND(NAME)                                                             \
-    {                                                                             \
-        .name = NAME, .broadcast = nccl_broadcast, .all_gather = nccl_all_gather, \
-        .all_to_all = nccl_all_to_all, .sum = nccl_sum, .destroy = nccl_destroy,  \
-        .memory = nccl_memory, .look = nccl_look, .abort = nccl_abort,            \
-    }
-static const comm_backend gathers = BACKEND("nccl-ag");
-static const comm_backend deals = BACKEND("nccl-a2a");
+#define BACKEND                                                                                \
+    .broadcast = nccl_broadcast, .all_gather = nccl_all_gather, .all_to_all = nccl_all_to_all, \
+    .sum = nccl_sum, .destroy = nccl_destroy, .memory = nccl_memory, .look = nccl_look,        \
+    .abort = nccl_abort
+static const comm_backend backends[] = {
+    [COMM_NCCL_AG] = {.name = "nccl-ag", BACKEND},
+    [COMM_NCCL_A2A] = {.name = "nccl-a2a", BACKEND},
+    [COMM_NCCL_AR] = {.name = "nccl-ar",
+                      BACKEND,
+                      .can_merge = comm_nccl_ar_can_merge,
+                      .merge = comm_nccl_ar_merge},
+};
 
 /* NCCL reads it when it starts; what the user has set stays. */
 static void be_a_host(int32_t rank)
@@ -364,7 +351,7 @@ base_status comm_nccl_create(const comm_nccl_options *options, const base_alloc 
         st = BASE_FAIL(BASE_NO_MEMORY, "comm over NCCL");
         goto out;
     }
-    n->base = (comm){.backend = options->all_to_all ? &deals : &gathers,
+    n->base = (comm){.backend = &backends[options->way],
                      .mem = *mem,
                      .rank = comm_rank(options->host),
                      .size = comm_size(options->host)};

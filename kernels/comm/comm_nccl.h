@@ -1,6 +1,7 @@
-/* kernels/comm/comm_nccl.h - exchanges between GPUs over NCCL: the comms named "nccl-ag" and "nccl-a2a".
+/* kernels/comm/comm_nccl.h - exchanges between GPUs over NCCL: the comms named "nccl-ag", "nccl-a2a" and "nccl-ar".
  *
- * They are one: the name says which of the exchanges of partials (comm_merge.h) its owner uses.  Its calls are ops of a context (comm.h).  What comm_memory gives is a symmetric window where every rank's registers,
+ * They differ in the exchange of partials (comm_merge.h): comm_merge gathers all ranks' and merges them, or is the textbook's
+ * pair of all-reduces, a baseline within op_merge.h's tolerance; comm_merge_own deals heads out.  Its calls are ops of a context (comm.h).  What comm_memory gives is a symmetric window where every rank's registers,
  * which makes an all-gather of small partials two to three times faster on NVLink (docs/groups.md), else device memory.
  * An error names this rank as `who` does. */
 #ifndef KERNELS_COMM_COMM_NCCL_H
@@ -13,11 +14,17 @@
 
 #define COMM_NCCL_MAX_WHO 128
 
+typedef enum comm_nccl_way {
+    COMM_NCCL_AG,
+    COMM_NCCL_A2A, /* as AG, under the name of what split weights use */
+    COMM_NCCL_AR,
+} comm_nccl_way;
+
 typedef struct comm_nccl_options {
     comm *host;      /* of the same ranks; borrowed: the group's id travels over it */
     kern_ctx *ctx;   /* on a GPU that no other rank uses; borrowed, and ends later than the comm */
     const char *who; /* "rank 2 on node7, GPU 1" */
-    bool all_to_all; /* its name is "nccl-a2a" */
+    comm_nccl_way way;
     bool
         shared_gpu; /* ranks share GPUs: NCCL is told that each is a host of its own, and goes over loopback sockets */
 } comm_nccl_options;

@@ -26,7 +26,7 @@ only() { # include pattern, then the extended regexp of paths that may hold it
 only 'grpc'        'proto/rpc_grpc[a-z_]*\.[ch]'
 only 'protobuf-c'  'proto/[a-z_0-9]+\.[ch]'
 only 'mpi\.h'      'kernels/comm/comm_mpi\.c|worker/boot/[a-z_]+\.[ch]'
-only 'nccl'        'kernels/comm/comm_nccl\.[ch]'
+only 'nccl'        'kernels/comm/comm_nccl[a-z_]*\.[ch]'
 only 'cblas'       'kernels/cpu/[a-z_]+\.[ch]'
 only 'pcre2'       'coordinator/text/[a-z_]+\.[ch]'
 only 'utf8proc'    'coordinator/text/[a-z_]+\.[ch]'

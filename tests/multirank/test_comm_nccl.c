@@ -10,6 +10,7 @@
 #include "tests/support/test.h"
 #include "worker/boot/boot_mpi.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -226,6 +227,60 @@ static void merge_of_own_heads_is_that_of_all(void **state)
     end_mirror(all);
 }
 
+/* The pair of all-reduces against the op, on every kind of row: all ranks, some, none. */
+static void the_textbooks_merge_agrees_within_the_tolerance(void **state)
+{
+    (void)state;
+    enum { ROWS = 24, STRIDE = ROWS * (DIM + 1) };
+    const int32_t rank = the.world.rank;
+    const int32_t n = the.world.n_ranks;
+    comm *pair = NULL;
+    const comm_nccl_options options = {.host = the.host,
+                                       .ctx = the.ctx,
+                                       .who = "a rank",
+                                       .way = COMM_NCCL_AR,
+                                       .shared_gpu = kern_gpu_count() < the.world.n_local};
+    CHECK_STATUS(comm_nccl_create(&options, &base_heap, &pair), BASE_OK);
+    assert_string_equal(comm_name(pair), "nccl-ar");
+    float *all = (float *)(void *)mirror(STRIDE * sizeof(float) * (size_t)n);
+    float *want = (float *)(void *)mirror(STRIDE * sizeof(float));
+    float *got = (float *)(void *)mirror(STRIDE * sizeof(float));
+    for (int32_t way = 0; way < 2; way++) {
+        float *mine = all + rank * STRIDE;
+        for (int32_t i = 0; i < STRIDE; i++) {
+            mine[i] = (float)((i * 7 + rank * 5) % 23) * 0.26f - 2.0f;
+        }
+        for (int32_t row = 0; row < ROWS; row++) {
+            if (row % 3 == 0 || (row % 3 == 1 && rank == 0)) {
+                mine[ROWS * DIM + row] = -INFINITY;
+                mine[row * DIM] = NAN; /* adds nothing */
+            }
+        }
+        CHECK_STATUS(kern_send(the.ctx, mine, STRIDE * sizeof(float)), BASE_OK);
+        float *to = way == 0 ? want : got;
+        const kern_merge_args args = {.partials = all,
+                                      .rank_stride = STRIDE,
+                                      .o = to,
+                                      .lse = to + ROWS * DIM,
+                                      .n_ranks = n,
+                                      .rows = ROWS,
+                                      .head_dim = DIM};
+        CHECK_STATUS(comm_merge(way == 0 ? the.gpus : pair, the.ctx, &args, TIMEOUT_MS), BASE_OK);
+        CHECK_STATUS(kern_fetch(the.ctx, to, STRIDE * sizeof(float)), BASE_OK);
+    }
+    for (int32_t i = 0; i < STRIDE; i++) {
+        const int32_t row = i < ROWS * DIM ? i / DIM : i - ROWS * DIM;
+        if (row % 3 == 0) {
+            assert_true(got[i] == (i < ROWS * DIM ? 0.0f : -INFINITY));
+        }
+        assert_true(got[i] == want[i] || fabsf(got[i] - want[i]) <= 1e-5f);
+    }
+    end_mirror(got);
+    end_mirror(want);
+    end_mirror(all);
+    comm_destroy(pair);
+}
+
 typedef struct exchange {
     uint8_t *all;
     uint8_t *word;
@@ -359,6 +414,7 @@ int main(void)
         cmocka_unit_test(all_to_all_brings_every_rank_its_part),
         cmocka_unit_test(sum_is_that_of_all_ranks_and_the_same_everywhere),
         cmocka_unit_test(merge_of_own_heads_is_that_of_all),
+        cmocka_unit_test(the_textbooks_merge_agrees_within_the_tolerance),
         cmocka_unit_test(what_was_recorded_exchanges_what_is_there_when_it_is_replayed),
         cmocka_unit_test(its_own_memory_is_the_contexts_too),
         cmocka_unit_test(memory_that_is_not_the_contexts_is_refused_without_a_collective),

@@ -1,6 +1,6 @@
 /* The step loop on N ranks makes the tokens that it makes on one.
  *
- * usage: mpirun -n N multirank.test_engine short|ways|needle|long|lost [split|cuda|cuda-split|lsa]
+ * usage: mpirun -n N multirank.test_engine short|ways|needle|long|lost [split|cuda|cuda-split|cuda-ar|lsa]
  *
  *   short    prompts of 1 to 513 tokens: every test, one way of running for each policy
  *   ways     the same prompts, every way for every policy
@@ -9,6 +9,7 @@
  *   lost     a rank hangs
  *   split    ranks share the weights; the reference has them all
  *   cuda     on GPUs; ranks share them where there are fewer GPUs than ranks.  Skips where there is none
+ *   cuda-ar  the same with the pair of all-reduces
  *   lsa      the same with the one-shot exchange
  *
  * Nothing is hard-coded: rank 0 first runs every prompt alone, without the others, and that is the
@@ -55,6 +56,7 @@ static struct {
     comm *self;
     model *model;
     model *part; /* of all: the same, or this rank's share of the weights */
+    comm_nccl_way way;
     kern_ctx *ctx;
     prompt prompts[MAX_PROMPTS]; /* the needle is the last one */
     int32_t n_prompts;
@@ -522,7 +524,7 @@ static base_status start_on_gpu(void)
     const comm_nccl_options options = {.host = the.all,
                                        .ctx = the.ctx,
                                        .who = who,
-                                       .all_to_all = the.part != the.model,
+                                       .way = the.part != the.model ? COMM_NCCL_A2A : the.way,
                                        .shared_gpu = n_gpus < the.world.n_local};
     st = comm_nccl_create(&options, &base_heap, &the.tensors);
 out:
@@ -562,6 +564,7 @@ static bool start(const char *where)
 {
     const boot_launch launch = {NULL, NULL, NULL};
     const bool split = strstr(where, "split") != NULL;
+    the.way = strcmp(where, "cuda-ar") == 0 ? COMM_NCCL_AR : COMM_NCCL_AG;
     base_log_init("test", BASE_LOG_ERROR);
     if (boot_mpi_start(&launch, &the.world) != BASE_OK ||
         comm_mpi_create(&base_heap, &the.all) != BASE_OK ||

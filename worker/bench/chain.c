@@ -15,6 +15,8 @@ struct chain {
     base_alloc mem;
     const base_alloc *exchanged; /* whose memory partials are */
     float *partials;             /* [N][max_rows * (D + 1)] */
+    float *dealt;                /* [max_rows * (D + 1)] */
+    float *received;             /* [N][own rows * (D + 1)] */
     float *merged;               /* [max_rows, D] */
     float *weight;               /* [n_weights] ones */
     int32_t n_weights;
@@ -27,7 +29,7 @@ struct chain {
 
 const char *chain_link_name(chain_link link)
 {
-    static const char *const names[CHAIN_N_LINKS] = {"nothing", "bare", "merge"};
+    static const char *const names[CHAIN_N_LINKS] = {"nothing", "bare", "merge", "merge"};
     return names[link];
 }
 
@@ -39,6 +41,8 @@ void chain_destroy(chain *c)
     const base_alloc *mirror = kern_mirror(c->o.ctx);
     const base_alloc mem = c->mem;
     c->exchanged->put(c->exchanged->ctx, c->partials);
+    c->exchanged->put(c->exchanged->ctx, c->dealt);
+    c->exchanged->put(c->exchanged->ctx, c->received);
     mirror->put(mirror->ctx, c->merged);
     mirror->put(mirror->ctx, c->weight);
     mem.put(mem.ctx, c->us);
@@ -93,6 +97,7 @@ base_status chain_create(const chain_options *options, const base_alloc *mem, ch
     const base_alloc *mirror = kern_mirror(options->ctx);
     const int32_t n_ranks = comm_size(options->host);
     const size_t row = CHAIN_HEAD_DIM * sizeof(float);
+    const size_t max_rows = (size_t)options->max_rows;
     chain *c = mem->get(mem->ctx, sizeof *c);
 
     if (c == NULL) {
@@ -101,15 +106,18 @@ base_status chain_create(const chain_options *options, const base_alloc *mem, ch
     *c = (chain){.o = *options, .mem = *mem};
     c->exchanged = options->tensors == NULL ? NULL : comm_memory(options->tensors);
     c->exchanged = c->exchanged == NULL ? kern_memory(options->ctx) : c->exchanged;
-    c->partials = c->exchanged->get(c->exchanged->ctx, (size_t)n_ranks * (size_t)options->max_rows *
-                                                           (row + sizeof(float)));
+    c->partials =
+        c->exchanged->get(c->exchanged->ctx, (size_t)n_ranks * max_rows * (row + sizeof(float)));
+    c->dealt = c->exchanged->get(c->exchanged->ctx, max_rows * (row + sizeof(float)));
+    c->received =
+        c->exchanged->get(c->exchanged->ctx, (max_rows + (size_t)n_ranks) * (row + sizeof(float)));
     c->n_weights = options->max_rows > CHAIN_HEAD_DIM ? options->max_rows : CHAIN_HEAD_DIM;
     c->merged = mirror->get(mirror->ctx, (size_t)options->max_rows * row);
     c->weight = mirror->get(mirror->ctx, (size_t)c->n_weights * sizeof *c->weight);
     c->us = mem->get(mem->ctx, CHAIN_MAX_RUNS * sizeof *c->us);
     c->all = mem->get(mem->ctx, (size_t)n_ranks * 2 * sizeof *c->all);
-    if (c->partials == NULL || c->merged == NULL || c->weight == NULL || c->us == NULL ||
-        c->all == NULL) {
+    if (c->partials == NULL || c->dealt == NULL || c->received == NULL || c->merged == NULL ||
+        c->weight == NULL || c->us == NULL || c->all == NULL) {
         st = BASE_FAIL(BASE_NO_MEMORY, "chain of %d rows", options->max_rows);
         goto out;
     }
@@ -121,6 +129,31 @@ base_status chain_create(const chain_options *options, const base_alloc *mem, ch
 out:
     chain_destroy(c);
     return st;
+}
+
+static base_status merge_own(chain *c)
+{
+    const int32_t rank = comm_rank(c->o.host);
+    const int32_t n_ranks = comm_size(c->o.host);
+    int32_t begins[KERN_DEAL_MAX_RANKS + 1];
+    for (int32_t r = 0; r <= n_ranks && r <= KERN_DEAL_MAX_RANKS; r++) {
+        begins[r] = (int32_t)((int64_t)c->rows * r / n_ranks);
+    }
+    const int32_t own = begins[rank + 1] - begins[rank];
+    const kern_deal_args deal = {.x = place_of(c, rank),
+                                 .y = c->dealt,
+                                 .begins = begins,
+                                 .n_ranks = n_ranks,
+                                 .n_tokens = 1,
+                                 .n_heads = c->rows,
+                                 .head_dim = CHAIN_HEAD_DIM};
+    const kern_merge_args merge = {.partials = c->received,
+                                   .rank_stride = (int64_t)own * (CHAIN_HEAD_DIM + 1),
+                                   .o = c->merged,
+                                   .n_ranks = n_ranks,
+                                   .rows = own,
+                                   .head_dim = CHAIN_HEAD_DIM};
+    return comm_merge_own(c->o.tensors, c->o.ctx, &deal, &merge, TIMEOUT_MS);
 }
 
 static base_status run_link(chain *c)
@@ -145,6 +178,10 @@ static base_status run_link(chain *c)
         break;
     case CHAIN_MERGE:
         BASE_TRY(st, out, comm_merge(c->o.tensors, c->o.ctx, &args, TIMEOUT_MS));
+        made = c->merged;
+        break;
+    case CHAIN_MERGE_OWN:
+        BASE_TRY(st, out, merge_own(c));
         made = c->merged;
         break;
     default: break;

@@ -22,10 +22,12 @@ typedef enum chain_link {
     CHAIN_NOTHING, /* the norm alone: what is to be taken off the others */
     CHAIN_BARE,    /* an all-gather of the partials */
     CHAIN_MERGE,   /* the partials, merged */
+    CHAIN_MERGE_OWN, /* each rank's share of the rows of all partials, merged there: a token of as many heads */
     CHAIN_N_LINKS
 } chain_link;
 
-const char *chain_link_name(chain_link link); /* "nothing", "bare", "merge" */
+const char *
+chain_link_name(chain_link link); /* "nothing", "bare", "merge", for either kind of merge */
 
 typedef struct chain_options {
     kern_ctx *ctx;

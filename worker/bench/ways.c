@@ -12,11 +12,30 @@ static base_status open_mpi(const way_place *place, const base_alloc *mem, comm 
     return comm_mpi_create(mem, comm_out);
 }
 
-static base_status open_nccl(const way_place *place, const base_alloc *mem, comm **comm_out)
+static base_status open_nccl(const way_place *place, comm_nccl_way kind, const base_alloc *mem,
+                             comm **comm_out)
 {
-    const comm_nccl_options options = {
-        .host = place->host, .ctx = place->ctx, .who = place->who, .shared_gpu = place->shared_gpu};
+    const comm_nccl_options options = {.host = place->host,
+                                       .ctx = place->ctx,
+                                       .who = place->who,
+                                       .way = kind,
+                                       .shared_gpu = place->shared_gpu};
     return comm_nccl_create(&options, mem, comm_out);
+}
+
+static base_status open_ag(const way_place *place, const base_alloc *mem, comm **comm_out)
+{
+    return open_nccl(place, COMM_NCCL_AG, mem, comm_out);
+}
+
+static base_status open_a2a(const way_place *place, const base_alloc *mem, comm **comm_out)
+{
+    return open_nccl(place, COMM_NCCL_A2A, mem, comm_out);
+}
+
+static base_status open_ar(const way_place *place, const base_alloc *mem, comm **comm_out)
+{
+    return open_nccl(place, COMM_NCCL_AR, mem, comm_out);
 }
 
 static base_status open_lsa(const way_place *place, const base_alloc *mem, comm **comm_out)
@@ -31,8 +50,11 @@ static base_status open_lsa(const way_place *place, const base_alloc *mem, comm 
 }
 
 const way ways[] = {
-    {"mpi", KERN_DEVICE_CPU, true, open_mpi},
-    {"nccl-ag", KERN_DEVICE_CUDA, true, open_nccl},
-    {"lsa", KERN_DEVICE_CUDA, false, open_lsa},
+    {"mpi", KERN_DEVICE_CPU, true, CHAIN_MERGE, open_mpi},
+    {"mpi-a2a", KERN_DEVICE_CPU, false, CHAIN_MERGE_OWN, open_mpi},
+    {"nccl-ag", KERN_DEVICE_CUDA, true, CHAIN_MERGE, open_ag},
+    {"nccl-a2a", KERN_DEVICE_CUDA, false, CHAIN_MERGE_OWN, open_a2a},
+    {"nccl-ar", KERN_DEVICE_CUDA, false, CHAIN_MERGE, open_ar},
+    {"lsa", KERN_DEVICE_CUDA, false, CHAIN_MERGE, open_lsa},
 };
 const int32_t n_ways = sizeof ways / sizeof ways[0];

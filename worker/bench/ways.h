@@ -6,6 +6,7 @@
 #include "base/status.h"
 #include "kernels/comm/comm.h"
 #include "kernels/device.h"
+#include "worker/bench/chain.h"
 
 #include <stdbool.h>
 
@@ -21,6 +22,7 @@ typedef struct way {
     const char *name;
     kern_device device; /* whose tensors it takes */
     bool gathers;       /* it has an all-gather to time alone */
+    chain_link merges;  /* how its partials are merged */
     /* Collective.  Errors: UNAVAILABLE, BAD_INPUT: not here, and why; others as the transport's. */
     base_status (*open)(const way_place *place, const base_alloc *mem, comm **comm_out);
 } way;

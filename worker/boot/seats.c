@@ -121,14 +121,19 @@ static const char *merge_of(const seat *s, kern_device device)
     if (device == KERN_DEVICE_CPU) {
         return "mpi";
     }
-    return s->splits ? "nccl-a2a" : strcmp(s->merge, "lsa") == 0 ? "lsa" : "nccl-ag";
+    if (s->splits) {
+        return "nccl-a2a";
+    }
+    return strcmp(s->merge, "lsa") == 0       ? "lsa"
+           : strcmp(s->merge, "nccl-ar") == 0 ? "nccl-ar"
+                                              : "nccl-ag";
 }
 
 base_status seats_decide(const seat *seats, int32_t n, int32_t own, seat_plan *plan_out)
 {
     base_status st = BASE_OK;
     const seat *s = &seats[own];
-    seat_plan p = {.gpu = s->gpu, .n_sharing = 0};
+    seat_plan p = {.gpu = s->gpu, .n_sharing = 0, .splits = s->splits != 0};
 
     BASE_TRY(st, out, check_alike(seats, n));
     BASE_TRY(st, out, choose_device(seats, n, &p.device));
@@ -138,7 +143,7 @@ base_status seats_decide(const seat *seats, int32_t n, int32_t own, seat_plan *p
         const bool choice = strcmp(p.merge, "nccl-ag") == 0;
         st = BASE_FAIL(BASE_BAD_INPUT, "--merge %s, but ranks on %s%s exchange by %s", s->merge,
                        gpus ? "GPUs" : "CPUs", s->splits ? " with split weights" : "",
-                       choice ? "nccl-ag or lsa" : p.merge);
+                       choice ? "nccl-ag, nccl-ar or lsa" : p.merge);
         goto out;
     }
     for (int32_t r = 0; r < n && gpus; r++) {

@@ -40,7 +40,8 @@ typedef struct seat_plan {
     kern_device device;
     int32_t gpu;
     int32_t n_sharing; /* ranks of the group on this GPU, this one included; 1 on CPUs */
-    const char *merge; /* "mpi", "nccl-ag", "lsa"; "nccl-a2a" with split weights */
+    bool splits;       /* the ranks share the weights */
+    const char *merge; /* "mpi", "nccl-ag", "nccl-ar", "lsa"; "nccl-a2a" with split weights */
     char who[3 * SEAT_TEXT];
 } seat_plan;
 

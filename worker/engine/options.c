@@ -22,9 +22,10 @@ static const base_option table[] = {
     {"device", 0, "DEVICE", "where ops run: cpu or cuda (GPUs where each rank has one for itself)",
      BASE_OPTION_CHOICE(worker_options, device, "cpu, cuda")},
     {"merge", 0, "TRANSPORT",
-     "how ranks exchange partials: mpi on CPUs; nccl-ag or lsa on GPUs, nccl-a2a with split "
+     "how ranks exchange partials: mpi on CPUs; nccl-ag, nccl-ar or lsa on GPUs, nccl-a2a with "
+     "split "
      "weights",
-     BASE_OPTION_CHOICE(worker_options, merge, "mpi, nccl-ag, nccl-a2a, lsa")},
+     BASE_OPTION_CHOICE(worker_options, merge, "mpi, nccl-ag, nccl-ar, nccl-a2a, lsa")},
     {"weights", 0, "LAYOUT",
      "replicated: all on each rank, or split: heads, MLP and vocabulary shared out to the ranks",
      BASE_OPTION_CHOICE(worker_options, weights, "replicated, split")},

@@ -140,7 +140,7 @@ static void a_transport_of_the_other_device_is_refused(void **state)
         (void)snprintf(seats[r].merge, SEAT_TEXT, "mpi");
     }
     CHECK_STATUS(seats_decide(seats, 2, 0, &plan), BASE_BAD_INPUT);
-    CHECK_ERROR_NAMES("--merge mpi, but ranks on GPUs exchange by nccl-ag or lsa");
+    CHECK_ERROR_NAMES("--merge mpi, but ranks on GPUs exchange by nccl-ag, nccl-ar or lsa");
     for (int32_t r = 0; r < 2; r++) {
         (void)snprintf(seats[r].device, SEAT_TEXT, "cpu");
     }
@@ -165,7 +165,7 @@ static void lsa_is_for_gpus(void **state)
 static void split_weights_have_one_transport_on_each_device(void **state)
 {
     (void)state;
-    static const char *const others[] = {"nccl-ag", "lsa"};
+    static const char *const others[] = {"nccl-ag", "nccl-ar", "lsa"};
     seat seats[MAX_SEATS];
     seat_plan plan;
     for (int32_t on_gpu = 0; on_gpu < 2; on_gpu++) {
@@ -176,8 +176,9 @@ static void split_weights_have_one_transport_on_each_device(void **state)
         seats[1].splits = 1;
         CHECK_STATUS(seats_decide(seats, 2, 1, &plan), BASE_OK);
         assert_string_equal(plan.merge, on_gpu ? "nccl-a2a" : "mpi");
+        assert_true(plan.splits);
     }
-    for (size_t i = 0; i < 2; i++) {
+    for (size_t i = 0; i < 3; i++) {
         (void)snprintf(seats[0].merge, SEAT_TEXT, "%s", others[i]);
         (void)snprintf(seats[1].merge, SEAT_TEXT, "%s", others[i]);
         CHECK_STATUS(seats_decide(seats, 2, 1, &plan), BASE_BAD_INPUT);
@@ -187,7 +188,7 @@ static void split_weights_have_one_transport_on_each_device(void **state)
     (void)snprintf(seats[0].merge, SEAT_TEXT, "nccl-a2a");
     (void)snprintf(seats[1].merge, SEAT_TEXT, "nccl-a2a");
     CHECK_STATUS(seats_decide(seats, 2, 1, &plan), BASE_BAD_INPUT);
-    CHECK_ERROR_NAMES("exchange by nccl-ag or lsa");
+    CHECK_ERROR_NAMES("exchange by nccl-ag, nccl-ar or lsa");
 }
 
 /* This machine, whatever it has. */
