@@ -334,13 +334,14 @@ out:
 }
 
 /* A step in which every sequence decodes: its ops' args depend on these numbers alone, and most steps have those
- * of a step before.  (Tokens are made where the logits are the forward's own.) */
+ * of a step before. */
 static base_status run_again(const forward *f, call *c)
 {
     const kern_replay_key key = {
         .owner = f,
-        .words = {c->step->n_tokens, c->step->n_opens, c->step->n_packs, c->n_rows,
-                  (int64_t)(intptr_t)c->step->positions, (int64_t)(intptr_t)c->logits},
+        .words = {c->step->n_tokens, c->step->n_opens, c->step->n_packs,
+                  (int64_t)c->n_rows << 32 | c->n_made, (int64_t)(intptr_t)c->step->positions,
+                  (int64_t)(intptr_t)c->logits},
     };
     return kern_replay_or_record(f->ctx, &key, run_ops, c);
 }
