@@ -1,10 +1,14 @@
 /* Ranks that share the weights give the logits of one that has them all.
  *
- * usage: mpirun -n N multirank.test_split
+ * usage: mpirun -n N multirank.test_split [cuda]
+ *
+ *   cuda   on GPUs, which ranks share where there are fewer; skips where there is none
  *
  * Every rank runs the whole model too, alone, and compares.  A model that cannot be shared out to N ranks must say so. */
 #include "base/json.h"
 #include "base/log.h"
+#include "kernels/comm/comm_nccl.h"
+#include "kernels/device.h"
 #include "tests/support/failing_alloc.h"
 #include "tests/support/test.h"
 #include "worker/boot/boot_mpi.h"
@@ -18,17 +22,22 @@
 enum { PROMPT = 300, N_DECODE = 40, CHUNK = 192, CONTEXT = 512, MAX_VOCAB = 4096, SEQS = 3 };
 
 /* Of a row of logits, relative to its size in norm.  Sums in another order differ by 1e-7 of their terms; a K or V that
- * rounds the other way to bf16 moves a row by 1e-4, and one whose code turns by more. */
+ * rounds the other way to bf16 moves a row by 1e-4, and one whose code turns by more.  A GPU rounds what prefill multiplies
+ * to bf16 too, so there it is those of tests/golden/test_cuda_model.c. */
 #define BF16_TOLERANCE  0.002
 #define CODES_TOLERANCE 0.02
+#define GPU_BF16        0.01
+#define GPU_CODES       0.04
 
 #define TINY "tests/golden/models/"
 
 static struct {
     boot_world world;
-    comm *all;
+    comm *host;
+    comm *all; /* over ctx's memory; the host's on CPUs */
     comm *self;
     kern_ctx *ctx;
+    bool on_gpu;
     int32_t text[CONTEXT];
 } the;
 
@@ -41,6 +50,19 @@ static eval_run *run_of(const model *m, comm *ranks, const char *policy_text)
     CHECK_STATUS(kv_policy_parse(policy_text, &policy), BASE_OK);
     CHECK_STATUS(eval_run_create(m, &policy, the.ctx, ranks, &options, &base_heap, &run), BASE_OK);
     return run;
+}
+
+static float *logits_of(int32_t n_rows)
+{
+    const size_t n_bytes = (size_t)n_rows * MAX_VOCAB * sizeof(float);
+    float *logits = kern_mirror(the.ctx)->get(kern_mirror(the.ctx)->ctx, n_bytes);
+    assert_non_null(logits);
+    return logits;
+}
+
+static void end_logits(float *logits)
+{
+    kern_mirror(the.ctx)->put(kern_mirror(the.ctx)->ctx, logits);
 }
 
 /* |got - want| / |want|; NaN counts as infinite. */
@@ -67,6 +89,11 @@ static bool same_best(const float *got, const float *want, int32_t n)
         second = i == best ? second : fmax(second, (double)want[i]);
     }
     return (double)want[best] - second <= 2.0 * worst || eval_logits_best(got, n) == best;
+}
+
+static double tolerance_of(bool codes)
+{
+    return the.on_gpu ? (codes ? GPU_CODES : GPU_BF16) : (codes ? CODES_TOLERANCE : BF16_TOLERANCE);
 }
 
 typedef struct pair {
@@ -103,8 +130,8 @@ static void check_text(const pair *p, const char *name, const char *policy, doub
     const int32_t n = p->whole->config.n_vocab;
     eval_run *alone = run_of(p->whole, the.self, policy);
     eval_run *split = run_of(p->part, the.all, policy);
-    static float want[MAX_VOCAB];
-    static float got[MAX_VOCAB];
+    float *want = logits_of(1);
+    float *got = logits_of(1);
     double largest = 0.0;
     int32_t ids[CONTEXT];
     for (int32_t i = 0; i < PROMPT + N_DECODE; i++) {
@@ -125,6 +152,8 @@ static void check_text(const pair *p, const char *name, const char *policy, doub
         largest = fmax(largest, off);
     }
     print_message("%s, %s: logits off by %.6f at most\n", name, policy, largest);
+    end_logits(got);
+    end_logits(want);
     eval_run_destroy(split);
     eval_run_destroy(alone);
 }
@@ -132,18 +161,15 @@ static void check_text(const pair *p, const char *name, const char *policy, doub
 static const struct {
     const char *model;
     const char *policy;
-    double tolerance;
+    bool codes;
 } cases[] = {
-    {"models/demo", "bf16", BF16_TOLERANCE},
-    {"models/demo", "tq:k=4,v=4", CODES_TOLERANCE},
-    {"models/demo", "tq:k=3,v=3", CODES_TOLERANCE},
-    {"models/demo", "kivi:k=4,v=4,g=64,w=128,s=128", CODES_TOLERANCE},
-    {TINY "llama", "bf16", BF16_TOLERANCE},        /* two heads of one KV head, f16, tied */
-    {TINY "llama-llama3", "bf16", BF16_TOLERANCE}, /* not tied */
-    {TINY "mistral", "bf16", BF16_TOLERANCE},
-    {TINY "qwen2", "bf16", BF16_TOLERANCE}, /* biases */
-    {TINY "qwen3", "bf16", BF16_TOLERANCE}, /* norms of heads */
-    {"random:tiny", "bf16", BF16_TOLERANCE},
+    {"models/demo", "bf16", false},       {"models/demo", "tq:k=4,v=4", true},
+    {"models/demo", "tq:k=3,v=3", true},  {"models/demo", "kivi:k=4,v=4,g=64,w=128,s=128", true},
+    {TINY "llama", "bf16", false},        /* two heads of one KV head, f16, tied */
+    {TINY "llama-llama3", "bf16", false}, /* not tied */
+    {TINY "mistral", "bf16", false},      {TINY "qwen2", "bf16", false}, /* biases */
+    {TINY "qwen3", "bf16", false},                                       /* norms of heads */
+    {"random:tiny", "bf16", false},
 };
 
 static void logits_of_a_text_are_those_of_whole_weights(void **state)
@@ -152,7 +178,7 @@ static void logits_of_a_text_are_those_of_whole_weights(void **state)
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         pair p = {.whole = NULL};
         if (open_pair(cases[i].model, &p)) {
-            check_text(&p, cases[i].model, cases[i].policy, cases[i].tolerance);
+            check_text(&p, cases[i].model, cases[i].policy, tolerance_of(cases[i].codes));
             close_pair(&p);
         }
     }
@@ -166,12 +192,12 @@ static void rows_of_a_mixed_step_are_in_their_places(void **state)
     assert_true(open_pair("models/demo", &p));
     enum { V = MAX_VOCAB, TAIL = 40 };
     assert_int_equal(p.whole->config.n_vocab, V);
-    static float want[SEQS * V];
-    static float got[SEQS * V];
+    float *want = logits_of(SEQS);
+    float *got = logits_of(SEQS);
     for (int32_t last = 0; last < 2; last++) { /* only the last rank wants them, or all do */
         eval_run *runs[2] = {run_of(p.whole, the.self, "bf16"), run_of(p.part, the.all, "bf16")};
         const bool wants = last == 0 || the.world.rank == the.world.n_ranks - 1;
-        memset(got, 0, sizeof got);
+        memset(got, 0, SEQS * V * sizeof *got);
         for (int32_t i = 0; i < 2; i++) {
             static const int32_t rows[SEQS] = {1 + TAIL, 0, 1};
             kv_step_seq seqs[SEQS] = {{.slot = 0, .n_tokens = 1},
@@ -186,11 +212,13 @@ static void rows_of_a_mixed_step_are_in_their_places(void **state)
                          BASE_OK);
         }
         for (int32_t s = 0; s < SEQS && wants; s++) {
-            assert_true(distance(got + s * V, want + s * V, V) <= BF16_TOLERANCE);
+            assert_true(distance(got + s * V, want + s * V, V) <= tolerance_of(false));
         }
         eval_run_destroy(runs[1]);
         eval_run_destroy(runs[0]);
     }
+    end_logits(got);
+    end_logits(want);
     close_pair(&p);
 }
 
@@ -207,7 +235,7 @@ static void a_rank_holds_its_share_alone(void **state)
         2 * c->width + (c->n_heads + 2 * c->n_kv_heads) * c->head_dim * c->width;
     const int64_t common = 2 * (c->width + c->n_layers * per_layer); /* bf16 */
     const int64_t own = resident_bytes(p.part) - common;
-    CHECK_STATUS(comm_all_gather(the.all, &own, all, sizeof own, 20000), BASE_OK);
+    CHECK_STATUS(comm_all_gather(the.host, &own, all, sizeof own, 20000), BASE_OK);
     for (int32_t r = 0; r < the.world.n_ranks; r++) {
         sum += all[r];
     }
@@ -248,6 +276,9 @@ static void create_takes_the_bytes_it_says_and_survives_failed_allocations(void 
     (void)state;
     pair p = {.whole = NULL};
     const forward_limits limits = {100, 3, 1000, 5};
+    if (the.on_gpu) { /* its memory is not ours to count */
+        skip();
+    }
     assert_true(open_pair("random:tiny", &p));
     kv_format *format = format_of(p.part);
     base_status st = BASE_NO_MEMORY;
@@ -259,7 +290,7 @@ static void create_takes_the_bytes_it_says_and_survives_failed_allocations(void 
         CHECK_STATUS(kern_ctx_create_cpu(1, &mem, &ctx), BASE_OK);
         const int n_before = a.failing.n_live;
         a = (counting_alloc){.failing = {.fail_at = k, .n_live = n_before}};
-        st = forward_create(p.part, format, ctx, the.all, &limits, &mem, &f);
+        st = forward_create(p.part, format, ctx, the.host, &limits, &mem, &f);
         if (st == BASE_OK) {
             assert_int_equal(a.n_bytes, forward_scratch_bytes(&p.part->config, &p.part->split,
                                                               &limits, the.world.n_ranks));
@@ -306,29 +337,60 @@ static int set_up(void **state)
     return 0;
 }
 
-int main(void)
+static base_status start_on_gpu(void)
+{
+    base_status st = BASE_OK;
+    const int32_t n_gpus = kern_gpu_count();
+    char who[COMM_NCCL_MAX_WHO];
+    (void)snprintf(who, sizeof who, "rank %d", the.world.rank);
+    BASE_TRY(st, out, kern_ctx_create_cuda(the.world.local_rank % n_gpus, &base_heap, &the.ctx));
+    const comm_nccl_options options = {.host = the.host,
+                                       .ctx = the.ctx,
+                                       .who = who,
+                                       .way = COMM_NCCL_A2A,
+                                       .shared_gpu = n_gpus < the.world.n_local};
+    st = comm_nccl_create(&options, &base_heap, &the.all);
+out:
+    return st;
+}
+
+static base_status start_on_cpu(void)
+{
+    the.all = the.host;
+    return kern_ctx_create_cpu(1, &base_heap, &the.ctx);
+}
+
+int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(logits_of_a_text_are_those_of_whole_weights),
         cmocka_unit_test(rows_of_a_mixed_step_are_in_their_places),
         cmocka_unit_test(a_rank_holds_its_share_alone),
-        cmocka_unit_test(create_takes_the_bytes_it_says_and_survives_failed_allocations),
         cmocka_unit_test(the_part_of_another_rank_is_refused),
+        cmocka_unit_test(create_takes_the_bytes_it_says_and_survives_failed_allocations),
     };
     const boot_launch launch = {NULL, NULL, NULL};
+    the.on_gpu = argc > 1 && strcmp(argv[1], "cuda") == 0;
+    if (the.on_gpu && kern_gpu_count() == 0) {
+        printf("SKIP: no CUDA device\n");
+        return TEST_SKIPPED;
+    }
     base_log_init("test", BASE_LOG_ERROR);
     if (boot_mpi_start(&launch, &the.world) != BASE_OK ||
-        comm_mpi_create(&base_heap, &the.all) != BASE_OK ||
+        comm_mpi_create(&base_heap, &the.host) != BASE_OK ||
         comm_self_create(&base_heap, &the.self) != BASE_OK ||
-        kern_ctx_create_cpu(1, &base_heap, &the.ctx) != BASE_OK ||
+        (the.on_gpu ? start_on_gpu() : start_on_cpu()) != BASE_OK ||
         (the.world.rank > 0 && freopen("/dev/null", "w", stdout) == NULL)) {
         (void)fprintf(stderr, "%s\n", base_last_error());
         return EXIT_FAILURE;
     }
     const int n_failed = cmocka_run_group_tests(tests, set_up, NULL);
+    if (the.all != the.host) {
+        comm_destroy(the.all);
+    }
     kern_ctx_destroy(the.ctx);
     comm_destroy(the.self);
-    comm_destroy(the.all);
+    comm_destroy(the.host);
     boot_mpi_end();
     return n_failed;
 }
