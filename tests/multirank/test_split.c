@@ -19,7 +19,7 @@
 #include <math.h>
 #include <stdio.h>
 
-enum { PROMPT = 300, N_DECODE = 40, CHUNK = 192, CONTEXT = 512, MAX_VOCAB = 4096, SEQS = 3 };
+enum { PROMPT = 376, N_DECODE = 16, CHUNK = 192, CONTEXT = 512, MAX_VOCAB = 4096, SEQS = 3 };
 
 /* Of a row of logits, relative to its size in norm.  Sums in another order differ by 1e-7 of their terms; a K or V that
  * rounds the other way to bf16 moves a row by 1e-4, and one whose code turns by more.  A GPU rounds what prefill multiplies
