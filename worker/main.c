@@ -30,8 +30,6 @@
 #define FAREWELL_SECONDS 3
 #define ABORT_US         500000
 #define LSA_LIMIT_MS     5000 /* the watchman is earlier, but for a first step */
-#define HOST_FRACTION    0.3  /* of the free memory, for the cache */
-#define GPU_FRACTION     0.9
 
 static volatile sig_atomic_t stop_wanted;
 
@@ -92,10 +90,10 @@ static base_status choose_memory(const rank *r, const worker_options *options, i
     if (on_gpu) {
         BASE_TRY(st, out, kern_gpu_describe(r->seat.gpu, &gpu));
         n_bytes = gpu.free_bytes - n_sharing * resident_bytes(r->model);
-        fraction = fraction == 0.0 ? GPU_FRACTION : fraction;
+        fraction = fraction == 0.0 ? SIZES_GPU_FRACTION : fraction;
     } else {
         BASE_TRY(st, out, host_memory_available(&n_bytes));
-        fraction = fraction == 0.0 ? HOST_FRACTION : fraction;
+        fraction = fraction == 0.0 ? SIZES_HOST_FRACTION : fraction;
     }
     *n_bytes_out = (int64_t)((double)n_bytes * fraction / n_sharing);
 

@@ -11,6 +11,10 @@
 
 #include <stdint.h>
 
+/* Of the free memory, for all ranks of a host or GPU together, where nobody says otherwise. */
+#define SIZES_HOST_FRACTION 0.3
+#define SIZES_GPU_FRACTION  0.9
+
 /* Pages for this rank: --pages, else what memory_bytes hold beside tails and scratch, but no more than
  * max_batch sequences of the longest context take.  split is the model's.
  * Errors: OUT_OF_RANGE (memory for not even one page, --max-context above the model's; naming the fix). */
