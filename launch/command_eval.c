@@ -3,7 +3,6 @@
 #include "launch/eval_session.h"
 #include "launch/options.h"
 
-#include <errno.h>
 #include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -47,33 +46,15 @@ static base_status add_policies(const char *list, eval_options *o)
     return st;
 }
 
-/* "4096,8K" */
 static base_status add_lengths(const char *list, eval_options *o)
 {
-    const char *at = list;
-    for (;;) {
-        char *end = NULL;
-        errno = 0;
-        long long value = *at >= '0' && *at <= '9' ? strtoll(at, &end, 10) : 0;
-        if (end != NULL && (*end == 'K' || *end == 'k')) {
-            value = value > INT32_MAX ? value : value * 1024;
-            end++;
-        }
-        if (end == NULL || errno != 0 || value < 256 || value > INT32_MAX ||
-            (*end != ',' && *end != '\0')) {
-            return BASE_FAIL(BASE_BAD_INPUT,
-                             "--needle '%.60s': lengths in tokens, at least 256, as in 4096,8K",
-                             list);
-        }
-        if (o->n_lengths == EVAL_MAX_LENGTHS) {
-            return BASE_FAIL(BASE_BAD_INPUT, "--needle: more than %d lengths", EVAL_MAX_LENGTHS);
-        }
-        o->lengths[o->n_lengths++] = (int32_t)value;
-        if (*end == '\0') {
-            return BASE_OK;
-        }
-        at = end + 1;
+    int64_t lengths[EVAL_MAX_LENGTHS];
+    const base_status st =
+        options_lengths("--needle", list, 256, INT32_MAX, lengths, EVAL_MAX_LENGTHS, &o->n_lengths);
+    for (int32_t i = 0; st == BASE_OK && i < o->n_lengths; i++) {
+        o->lengths[i] = (int32_t)lengths[i];
     }
+    return st;
 }
 
 static int default_threads(void)

@@ -16,4 +16,9 @@ bool options_open(const base_command *command, int argc, const char **argv, void
 /* Prints the latest error as "ropewalk VERB: ..." and returns EXIT_USAGE for BAD_INPUT, else EXIT_FAILED. */
 int options_report(const base_command *command, base_status st);
 
+/* Lengths in tokens, "4096,8K,1M": at most max_n of low..high.  Errors: BAD_INPUT naming option, list and limits. */
+BASE_MUST_CHECK base_status options_lengths(const char *name, const char *list, int64_t low,
+                                            int64_t high, int64_t *lengths_out, int32_t max_n,
+                                            int32_t *n_out);
+
 #endif /* LAUNCH_OPTIONS_H */
