@@ -9,6 +9,7 @@
 #include "base/status.h"
 #include "kernels/cpu/cpu_isa.h"
 #include "kernels/device.h"
+#include "worker/bench/seqs.h"
 
 #include <jansson.h>
 #include <stdbool.h>
@@ -18,7 +19,8 @@
 #define BENCH_MAX_POLICIES 16
 #define BENCH_MAX_COUNTS   8
 #define BENCH_MAX_RANKS    16
-#define BENCH_MAX_BATCH    256
+#define BENCH_MAX_CONTEXT  (1 << 23)
+#define BENCH_MAX_CONTEXTS 16
 
 typedef struct bench_times {
     double us[BENCH_MAX_RUNS];
@@ -43,15 +45,20 @@ BASE_MUST_CHECK base_status bench_list(const char *text, char separator, void *c
 typedef struct bench_options {
     const char *shape_name;
     int32_t n_heads, n_kv_heads, head_dim; /* not step */
-    const char *model;                     /* step: folder */
+    const char *model;                     /* step, scale: folder */
+    const char *wished_device, *merge;     /* scale: NULL: the ranks decide */
+    const char *weights;                   /* scale: replicated or split */
+    bool share_gpu;                        /* scale */
     const char *policies[BENCH_MAX_POLICIES];
     int32_t n_policies;
     int32_t threads[BENCH_MAX_COUNTS];
     int32_t n_threads;         /* entries of threads */
     cpu_isa paths[CPU_N_ISAS]; /* attention, prefill: of the CPU kernels, side by side */
     int32_t n_paths;
-    int32_t n_ranks; /* step, merge */
-    int64_t context; /* pack: of blocks that are filled at once */
+    int32_t n_ranks;                      /* step, merge, scale */
+    int64_t context;                      /* pack: of blocks that are filled at once */
+    int64_t contexts[BENCH_MAX_CONTEXTS]; /* scale */
+    int32_t n_contexts;
     int32_t batch;
     int32_t n_queries; /* of a sequence, after its context: 1 is decode */
     int32_t prefill_chunk;
@@ -88,6 +95,10 @@ BASE_MUST_CHECK base_status bench_pack(const bench_options *o, const base_alloc 
 /* The exchange of a layer between ranks that are processes, which mpirun starts, over every transport that they have:
  * *json_out is what worker/bench found.  Errors: UNAVAILABLE (the ranks failed, and said why), IO, NOT_FOUND. */
 BASE_MUST_CHECK base_status bench_merge(const bench_options *o, const base_alloc *mem,
+                                        json_t **json_out);
+/* Decode steps of a model on ranks that are processes, over contexts and policies, with what fits and what each rank holds.
+ * Errors: as bench_merge. */
+BASE_MUST_CHECK base_status bench_scale(const bench_options *o, const base_alloc *mem,
                                         json_t **json_out);
 /* A prompt and then decode steps of a model, op by op; ranks are threads of this process.
  * Errors: those of the parts. */

@@ -8,68 +8,150 @@
 #include <stdlib.h>
 #include <unistd.h>
 
-#define POLL_US 20000
+#define POLL_US  20000
+#define MAX_ARGS 128
+#define MAX_TEXT 192
 
-/* Waits for mpirun, which ends when its ranks have. */
-static base_status run_ranks(const bench_options *o, char *file)
+/* A command line of mpirun, whose texts are its own. */
+typedef struct line {
+    char program[PROCESS_MAX_PATH];
+    char texts[MAX_ARGS][MAX_TEXT];
+    char *argv[MAX_ARGS + 1];
+    int32_t n_args, n_texts;
+    bool full;
+} line;
+
+/* A text that is too long makes the line full, as one too many does. */
+static void add(line *l, const char *text)
+{
+    if (l->n_args == MAX_ARGS) {
+        l->full = true;
+        return;
+    }
+    char *own = l->texts[l->n_texts++];
+    l->full |= snprintf(own, MAX_TEXT, "%s", text) >= MAX_TEXT;
+    l->argv[l->n_args++] = own;
+}
+
+static void add_pair(line *l, const char *option, const char *value)
+{
+    if (value != NULL) {
+        add(l, option);
+        add(l, value);
+    }
+}
+
+static void add_number(line *l, const char *option, int64_t value)
+{
+    char text[32];
+    (void)snprintf(text, sizeof text, "%lld", (long long)value);
+    add_pair(l, option, text);
+}
+
+/* Runs mpirun, which ends when its ranks have. */
+static base_status run_ranks(line *l)
 {
     base_status st = BASE_OK;
-    char program[PROCESS_MAX_PATH];
-    char ranks[16];
-    char seconds[32];
     pid_t pid = 0;
     int exit_status = 0;
-    static char mpirun[] = "mpirun", over[] = "--oversubscribe", bind[] = "--bind-to",
-                none[] = "none", n[] = "-n", out[] = "--out", device[] = "--device",
-                time[] = "--seconds", cpu[] = "cpu", cuda[] = "cuda";
-    char *const argv[] = {mpirun,
-                          over,
-                          bind,
-                          none,
-                          n,
-                          ranks,
-                          program,
-                          out,
-                          file,
-                          device,
-                          o->device == KERN_DEVICE_CUDA ? cuda : cpu,
-                          time,
-                          seconds,
-                          NULL};
 
-    BASE_TRY(st, done, process_sibling("ropewalk-bench-merge", program));
-    (void)snprintf(ranks, sizeof ranks, "%d", o->n_ranks);
-    (void)snprintf(seconds, sizeof seconds, "%g", o->seconds);
+    if (l->full) {
+        return BASE_FAIL(BASE_BAD_INPUT, "more than the ranks can be told: %d texts of %d letters",
+                         MAX_ARGS, MAX_TEXT);
+    }
     local_group_set_environment();
-    BASE_TRY(st, done, process_start(argv, NULL, &pid));
+    BASE_TRY(st, out, process_start(l->argv, NULL, &pid));
     while (process_alive(pid, &exit_status)) {
         base_sleep_us(POLL_US);
     }
     if (exit_status != 0) {
         st = BASE_FAIL(BASE_UNAVAILABLE, "the ranks ended with status %d", exit_status);
     }
-done:
+out:
+    return st;
+}
+
+static base_status begin_line(line *l, const char *program, int32_t n_ranks)
+{
+    static const char *const mpirun[] = {"mpirun", "--oversubscribe", "--bind-to", "none"};
+    const base_status st = process_sibling(program, l->program);
+
+    for (size_t i = 0; i < sizeof mpirun / sizeof mpirun[0]; i++) {
+        add(l, mpirun[i]);
+    }
+    add_number(l, "-n", n_ranks);
+    l->argv[l->n_args++] = l->program;
+    return st;
+}
+
+/* Runs the line with a file that rank 0 writes. */
+static base_status report_of(line *l, json_t **json_out)
+{
+    base_status st = BASE_OK;
+    char file[] = "/tmp/ropewalk-bench-XXXXXX";
+    json_error_t error;
+    const int fd = mkstemp(file);
+
+    if (fd < 0) {
+        return BASE_FAIL(BASE_IO, "cannot make a file like %s", file);
+    }
+    (void)close(fd);
+    add_pair(l, "--out", file);
+    BASE_TRY(st, out, run_ranks(l));
+    *json_out = json_load_file(file, 0, &error);
+    if (*json_out == NULL) {
+        st = BASE_FAIL(BASE_IO, "what the ranks wrote: %s", error.text);
+    }
+out:
+    (void)unlink(file);
     return st;
 }
 
 base_status bench_merge(const bench_options *o, const base_alloc *mem, json_t **json_out)
 {
     base_status st = BASE_OK;
-    char file[] = "/tmp/ropewalk-merge-XXXXXX";
-    json_error_t error;
-    const int fd = mkstemp(file);
+    char seconds[32];
+    line *l = mem->get(mem->ctx, sizeof *l);
 
-    (void)mem;
-    if (fd < 0) {
-        return BASE_FAIL(BASE_IO, "cannot make a file like %s", file);
+    if (l == NULL) {
+        return BASE_FAIL(BASE_NO_MEMORY, "command line of the ranks");
     }
-    (void)close(fd);
-    BASE_TRY(st, done, run_ranks(o, file));
-    *json_out = json_load_file(file, 0, &error);
-    if (*json_out == NULL) {
-        st = BASE_FAIL(BASE_IO, "what the ranks wrote: %s", error.text);
+    BASE_TRY(st, out, begin_line(l, "ropewalk-bench-merge", o->n_ranks));
+    (void)snprintf(seconds, sizeof seconds, "%g", o->seconds);
+    add_pair(l, "--device", kern_device_name(o->device));
+    add_pair(l, "--seconds", seconds);
+    st = report_of(l, json_out);
+out:
+    mem->put(mem->ctx, l);
+    return st;
+}
+
+base_status bench_scale(const bench_options *o, const base_alloc *mem, json_t **json_out)
+{
+    base_status st = BASE_OK;
+    line *l = mem->get(mem->ctx, sizeof *l);
+
+    if (l == NULL) {
+        return BASE_FAIL(BASE_NO_MEMORY, "command line of the ranks");
     }
-done:
-    (void)unlink(file);
+    BASE_TRY(st, out, begin_line(l, "ropewalk-bench-scale", o->n_ranks));
+    add_pair(l, "--model", o->model);
+    add_pair(l, "--device", o->wished_device);
+    add_pair(l, "--merge", o->merge);
+    add_pair(l, "--weights", o->weights);
+    if (o->share_gpu) {
+        add(l, "--share-gpu");
+    }
+    add_number(l, "--threads", o->threads[0]);
+    add_number(l, "--batch", o->batch);
+    for (int32_t i = 0; i < o->n_policies; i++) {
+        add_pair(l, "--kv", o->policies[i]);
+    }
+    for (int32_t i = 0; i < o->n_contexts; i++) {
+        add_number(l, "--context", o->contexts[i]);
+    }
+    st = report_of(l, json_out);
+out:
+    mem->put(mem->ctx, l);
     return st;
 }

@@ -8,7 +8,6 @@
 #include "kernels/comm/comm_timed.h"
 #include "kernels/timed.h"
 #include "kvshard/calibration.h"
-#include "kvshard/owner.h"
 #include "kvshard/shard.h"
 #include "launch/bench.h"
 #include "launch/bench_gemm.h"
@@ -69,9 +68,8 @@ typedef struct rank {
     forward *f;
     forward *ahead; /* on a GPU: over inner, whose ops nobody waits for */
     int32_t *ids;
-    float *logits;                      /* of rank 0; a mirror */
-    int64_t positions[BENCH_MAX_BATCH]; /* of each sequence */
-    int32_t n_blocks[BENCH_MAX_BATCH];  /* that each has so far */
+    float *logits; /* of rank 0; a mirror */
+    bench_seqs seqs;
     phase phases[N_PHASES];
     base_status st;
     char error[256];
@@ -97,14 +95,11 @@ static base_status rank_open(const world *w, rank *r, comm *c, int64_t context, 
     base_status st = BASE_OK;
     const bench_options *o = w->o;
     const base_alloc counting = bench_counting_heap(&r->counter);
-    const int32_t n_blocks = (int32_t)kv_blocks_of_tokens(context + 2 * DECODE_STEPS) + 1;
     const int32_t max_tokens = o->prefill_chunk > o->batch ? o->prefill_chunk : o->batch;
     const forward_limits limits = {
         .max_step_tokens = max_tokens, .max_samples = o->batch, .timeout_ms = TIMEOUT_MS};
-    const kv_shard_options shard = {.n_pages = (n_blocks / o->n_ranks + 1) * o->batch,
-                                    .n_slots = o->batch,
-                                    .max_step_tokens = max_tokens,
-                                    .max_blocks_per_slot = n_blocks};
+    const kv_shard_options shard =
+        bench_seqs_options(o->batch, o->n_ranks, context + 2 * DECODE_STEPS, max_tokens);
 
     BASE_TRY(st, out, kern_ctx_create(o->device, o->threads[0], &counting, &r->inner));
     BASE_TRY(st, out, kern_ctx_create_timed(r->inner, &counting, &r->ctx));
@@ -115,6 +110,8 @@ static base_status rank_open(const world *w, rank *r, comm *c, int64_t context, 
     BASE_TRY(st, out, kv_shard_create(w->format, &shard, r->ctx, &counting, &r->shard));
     bytes->pages = shard.n_pages * w->format->page_bytes;
     bytes->tails = r->counter.n_bytes - bytes->pages;
+    r->seqs = (bench_seqs){
+        .shard = r->shard, .rank = comm_rank(c), .n_ranks = o->n_ranks, .batch = o->batch};
     if (o->device != KERN_DEVICE_CPU) {
         const forward_limits decode = {.max_step_tokens = o->batch,
                                        .max_samples = o->batch,
@@ -189,25 +186,9 @@ out:
     return st;
 }
 
-/* The blocks that a sequence has when it has n_tokens more. */
-static base_status add_pages(rank *r, int32_t slot, int32_t n_tokens)
-{
-    base_status st = BASE_OK;
-    const bench_options *o = r->world->o;
-    const int32_t end = (int32_t)kv_blocks_of_tokens(r->positions[slot] + n_tokens);
-
-    for (int32_t block = r->n_blocks[slot]; block < end && st == BASE_OK; block++) {
-        if (block % o->n_ranks == comm_rank(r->timed)) {
-            st = kv_shard_add_page(r->shard, slot, block, block / o->n_ranks * o->batch + slot);
-        }
-    }
-    r->n_blocks[slot] = end;
-    return st;
-}
-
 /* Steps of a phase: the slots [begin, end) have n_tokens more each. */
 typedef struct step_of {
-    forward *f; /* NULL: only laid out */
+    forward *f;
     int32_t begin, end;
     int32_t n_tokens;
 } step_of;
@@ -223,7 +204,7 @@ static base_status run_step(rank *r, const step_of *s, double *us_out)
     int32_t last_rows[BENCH_MAX_BATCH];
 
     for (int32_t i = 0; i < n_seqs; i++) {
-        const int64_t position = r->positions[s->begin + i];
+        const int64_t position = r->seqs.positions[s->begin + i];
         seqs[i] = (kv_step_seq){s->begin + i, s->n_tokens, position};
         last_rows[i] = (i + 1) * s->n_tokens - 1;
         for (int32_t t = 0; t < s->n_tokens; t++) {
@@ -233,40 +214,16 @@ static base_status run_step(rank *r, const step_of *s, double *us_out)
     }
     const int64_t begun = base_now_ns();
     for (int32_t slot = s->begin; slot < s->end; slot++) {
-        BASE_TRY(st, out, add_pages(r, slot, s->n_tokens));
+        BASE_TRY(st, out, bench_seqs_grow(&r->seqs, slot, s->n_tokens));
     }
     BASE_TRY(st, out, kv_shard_begin_step(r->shard, seqs, n_seqs, &step));
-    if (s->f != NULL) {
-        BASE_TRY(st, out,
-                 forward_step(s->f, r->shard, step, r->ids, last_rows, n_seqs,
-                              comm_rank(r->timed) == 0 ? r->logits : NULL));
-    }
+    BASE_TRY(st, out,
+             forward_step(s->f, r->shard, step, r->ids, last_rows, n_seqs,
+                          comm_rank(r->timed) == 0 ? r->logits : NULL));
     *us_out = (double)(base_now_ns() - begun) * 1e-3;
     for (int32_t slot = s->begin; slot < s->end; slot++) {
-        r->positions[slot] += s->n_tokens;
+        r->seqs.positions[slot] += s->n_tokens;
     }
-out:
-    return st;
-}
-
-/* A decode step of all slots, which the tokens of the step before go into. */
-static base_status begin_ahead(rank *r)
-{
-    base_status st = BASE_OK;
-    const int32_t n = r->world->o->batch;
-    const kv_step *step = NULL;
-    kv_step_seq seqs[BENCH_MAX_BATCH];
-    forward_pick picks[BENCH_MAX_BATCH];
-
-    for (int32_t i = 0; i < n; i++) {
-        BASE_TRY(st, out, add_pages(r, i, 1));
-        seqs[i] = (kv_step_seq){i, 1, r->positions[i]++};
-        picks[i] = (forward_pick){.token = i, .how = {.top_p = 1.0f, .penalty = 1.0f, .slot = i}};
-        r->ids[i] = -1 - i;
-    }
-    BASE_TRY(st, out, kv_shard_begin_step(r->shard, seqs, n, &step));
-    st =
-        forward_begin(r->ahead, r->shard, step, r->ids, comm_rank(r->timed) == 0 ? picks : NULL, n);
 out:
     return st;
 }
@@ -275,20 +232,13 @@ static base_status run_ahead(rank *r, phase *p)
 {
     base_status st = BASE_OK;
     comm *own = r->world->comms[comm_rank(r->timed)];
-    forward_made made;
-    int64_t ended = base_now_ns();
+    double us[DECODE_STEPS];
 
     (void)comm_threads_take_waited(own);
-    BASE_TRY(st, out, begin_ahead(r));
+    BASE_TRY(st, out, bench_seqs_decode(&r->seqs, r->ahead, DECODE_STEPS, 1, us));
     for (int32_t i = 0; i < DECODE_STEPS; i++) {
-        if (i + 1 < DECODE_STEPS) {
-            BASE_TRY(st, out, begin_ahead(r));
-        }
-        BASE_TRY(st, out, forward_end(r->ahead, &made));
-        const int64_t now = base_now_ns();
-        bench_times_add(&p->steps, (double)(now - ended) * 1e-3);
-        p->wall_us += (double)(now - ended) * 1e-3;
-        ended = now;
+        bench_times_add(&p->steps, us[i]);
+        p->wall_us += us[i];
     }
     p->busy_ns = p->wall_us * 1e3 - (double)comm_threads_take_waited(own);
     p->ns[OTHER] = p->busy_ns;
@@ -342,8 +292,11 @@ static void *run_rank(void *arg)
     comm *own = r->world->comms[comm_rank(r->timed)];
 
     comm_threads_enter(own);
-    for (int32_t slot = 0; slot < o->batch && r->st == BASE_OK; slot++) {
-        const step_of chunk = {o->synthetic ? NULL : r->f, slot, slot + 1, o->prefill_chunk};
+    if (o->synthetic) {
+        r->st = bench_seqs_lay_out(&r->seqs, o->context, o->prefill_chunk);
+    }
+    for (int32_t slot = 0; slot < o->batch && !o->synthetic && r->st == BASE_OK; slot++) {
+        const step_of chunk = {r->f, slot, slot + 1, o->prefill_chunk};
         r->st = run_phase(r, &chunk, o->context, &r->phases[0]);
     }
     if (r->st == BASE_OK) {
@@ -439,9 +392,10 @@ out:
 static json_t *describe_phases(const world *w)
 {
     json_t *phases = json_array();
-    (void)json_array_append_new(phases,
-                                describe_phase(w, 0, w->o->synthetic ? "laying out" : "prefill",
-                                               w->o->context * w->o->batch));
+    if (!w->o->synthetic) {
+        (void)json_array_append_new(phases,
+                                    describe_phase(w, 0, "prefill", w->o->context * w->o->batch));
+    }
     (void)json_array_append_new(
         phases, describe_phase(w, 1, "decode", (int64_t)DECODE_STEPS * w->o->batch));
     if (w->ranks[0].ahead != NULL) {

@@ -1,13 +1,13 @@
 #include "kernels/kern.h"
 #include "kernels/page.h"
 #include "launch/bench.h"
+#include "launch/bench_print.h"
 #include "launch/commands.h"
 #include "launch/options.h"
 
 #include <stdio.h>
 #include <string.h>
 
-#define MAX_CONTEXT (1 << 23)
 #define MAX_CHUNK   8192
 #define MAX_QUERIES (1 << 16)
 #define MERGE_RANKS 2
@@ -19,7 +19,7 @@ static const struct {
 
 #define SHAPES "llama-8b, qwen-3b, demo"
 
-typedef enum kind { ATTENTION, PREFILL, PACK, STEP, MERGE, N_KINDS } kind;
+typedef enum kind { ATTENTION, PREFILL, PACK, STEP, MERGE, SCALE, N_KINDS } kind;
 
 /* Each with what it takes where nothing is given. */
 static const struct {
@@ -35,16 +35,20 @@ static const struct {
               65536},
     [STEP] = {"step", bench_step, "tq:k=3,v=3", "1", 8192},
     [MERGE] = {"merge", bench_merge, "bf16", "1", 0},
+    [SCALE] = {"scale", bench_scale, "bf16;tq:k=4,v=4;tq:k=3,v=3;kivi:k=2,v=2", "1", 0},
 };
 
-#define KINDS "attention, prefill, pack, step, merge"
+#define KINDS   "attention, prefill, pack, step, merge, scale"
+#define USAGE   "attention|prefill|pack|step|merge|scale"
+#define LENGTHS "128K,256K,512K,1M,2M,4M,8M"
 
 typedef struct settings { /* as given */
-    const char *what, *shape, *kv, *threads, *paths, *device, *model, *fill;
+    const char *what, *shape, *kv, *threads, *paths, *device, *model, *fill, *contexts, *merge,
+        *weights;
     int32_t heads, kv_heads, head_dim, batch, queries, prefill_chunk, ranks;
     int64_t context; /* 0: the usual one */
     double seconds;  /* below 0: the usual ones */
-    bool json;
+    bool json, share_gpu;
     char policies[BENCH_MAX_POLICIES][128];
 } settings;
 
@@ -144,8 +148,9 @@ static base_status options_of(settings *s, kind what, bench_options *o)
     lists l = {s, o};
 
     BASE_TRY(st, out, take_shape(s, o));
+    const bool processes = what == MERGE || what == SCALE;
     const int32_t n_ranks = s->ranks != 0 ? s->ranks : what == MERGE ? MERGE_RANKS : 1;
-    const bool threads = what != MERGE && n_ranks > 1; /* as which ranks compute on the CPU */
+    const bool threads = !processes && n_ranks > 1; /* as which ranks compute on the CPU */
     BASE_TRY(st, out,
              kern_device_choose(s->device == NULL && threads ? "cpu" : s->device, &o->device));
     if (threads && o->device == KERN_DEVICE_CUDA) {
@@ -164,6 +169,13 @@ static base_status options_of(settings *s, kind what, bench_options *o)
                  : o->device == KERN_DEVICE_CUDA || what == MERGE ? 0.2
                                                                   : 10.0;
     o->model = s->model;
+    o->wished_device = s->device;
+    o->merge = s->merge;
+    o->weights = s->weights;
+    o->share_gpu = s->share_gpu;
+    BASE_TRY(st, out,
+             options_lengths("--contexts", s->contexts, KERN_BLOCK_TOKENS, BENCH_MAX_CONTEXT,
+                             o->contexts, BENCH_MAX_CONTEXTS, &o->n_contexts));
     BASE_TRY(st, out,
              bench_list(s->kv != NULL ? s->kv : kinds[what].policies, ';', &l, take_policy));
     BASE_TRY(st, out, take_cpu(s, what, &l));
@@ -172,168 +184,15 @@ static base_status options_of(settings *s, kind what, bench_options *o)
                        kinds[what].name);
     } else if (what == STEP && (o->n_policies != 1 || o->n_threads != 1)) {
         st = BASE_FAIL(BASE_BAD_INPUT, "bench step takes one policy and one number of threads");
-    } else if (what == PACK && o->n_threads != 1) {
-        st = BASE_FAIL(BASE_BAD_INPUT, "bench pack takes one number of threads");
+    } else if ((what == PACK || what == SCALE) && o->n_threads != 1) {
+        st = BASE_FAIL(BASE_BAD_INPUT, "bench %s takes one number of threads", kinds[what].name);
     }
 out:
     return st;
 }
 
-static double real_of(const json_t *j, const char *key)
-{
-    return json_number_value(json_object_get(j, key));
-}
-
-static void print_gpu(const json_t *root)
-{
-    if (real_of(root, "copy_gb_per_s") > 0.0) {
-        (void)printf("%s: copy %.0f GB/s, read and written\n",
-                     json_string_value(json_object_get(root, "gpu")),
-                     real_of(root, "copy_gb_per_s"));
-    }
-}
-
-static void print_attention(const json_t *root)
-{
-    size_t i = 0;
-    const json_t *r = NULL;
-    print_gpu(root);
-    json_array_foreach(json_object_get(root, "read_bandwidth"), i, r)
-    {
-        (void)printf("reading memory, %.0f threads: %.1f GB/s\n", real_of(r, "threads"),
-                     real_of(r, "gb_per_s"));
-    }
-    (void)printf("\n%s, %s, %.0f queries after %.0f x %.0f\n",
-                 json_string_value(json_object_get(root, "bench")),
-                 json_string_value(json_object_get(json_object_get(root, "shape"), "name")),
-                 real_of(root, "queries"), real_of(root, "context"), real_of(root, "batch"));
-    (void)printf("%-31s %-7s %7s %9s %11s %11s %11s %8s %8s %10s %8s %7s\n", "cache", "path",
-                 "threads", "MB", "median us", "p10 us", "p90 us", "GB/s", "of read", "floor + us",
-                 "TFLOP/s", "x bf16");
-    json_array_foreach(json_object_get(root, "results"), i, r)
-    {
-        (void)printf(
-            "%-31s %-7s %7.0f %9.1f %11.2f %11.2f %11.2f %8.2f %7.1f%% %10.2f %8.2f %7.2f\n",
-            json_string_value(json_object_get(r, "policy")),
-            json_string_value(json_object_get(r, "path")), real_of(r, "threads"),
-            real_of(r, "bytes") * 1e-6, real_of(r, "median_us"), real_of(r, "p10_us"),
-            real_of(r, "p90_us"), real_of(r, "gb_per_s"),
-            100.0 * real_of(r, "share_of_read_bandwidth"), real_of(r, "us_over_floor"),
-            real_of(r, "tflops"), real_of(r, "speed_against_bf16"));
-    }
-}
-
-static void print_pack(const json_t *root)
-{
-    size_t i = 0;
-    const json_t *r = NULL;
-    print_gpu(root);
-    (void)printf("%-31s %11s %9s %9s %11s %8s %13s\n", "cache", "median us", "MB in", "MB out",
-                 "in GB/s", "of copy", "x copying in");
-    json_array_foreach(json_object_get(root, "results"), i, r)
-    {
-        (void)printf("%-31s %11.2f %9.1f %9.1f %11.1f %7.1f%% %13.2f\n",
-                     json_string_value(json_object_get(r, "policy")), real_of(r, "median_us"),
-                     real_of(r, "input_bytes") * 1e-6, real_of(r, "page_bytes") * 1e-6,
-                     real_of(r, "input_gb_per_s"), 100.0 * real_of(r, "share_of_copy_bandwidth"),
-                     real_of(r, "speed_against_copying_input"));
-    }
-}
-
-static void print_step(const json_t *root)
-{
-    size_t i = 0;
-    size_t k = 0;
-    const json_t *phase = NULL;
-    const json_t *op = NULL;
-    const json_t *gemm = json_object_get(root, "gemm");
-    if (json_array_size(json_object_get(root, "memory")) > 0) {
-        (void)printf("%9s %10s %10s %10s %10s  MB of a rank\n", "context", "weights", "pages",
-                     "tails", "scratch");
-    }
-    json_array_foreach(json_object_get(root, "memory"), i, phase)
-    {
-        (void)printf("%9.0f %10.1f %10.1f %10.2f %10.2f\n", real_of(phase, "context"),
-                     real_of(phase, "weight_bytes") * 1e-6, real_of(phase, "page_bytes") * 1e-6,
-                     real_of(phase, "tail_bytes") * 1e-6, real_of(phase, "scratch_bytes") * 1e-6);
-    }
-    if (json_is_object(gemm)) {
-        (void)printf(
-            "\nGEMMs of a layer, %.0f rows, one thread: %.2f ms, the library alone %.2f ms: "
-            "%.0f%% of its speed\n",
-            real_of(gemm, "rows"), real_of(gemm, "layer_us") * 1e-3,
-            real_of(gemm, "library_us") * 1e-3, 100.0 * real_of(gemm, "of_library"));
-    }
-    json_array_foreach(json_object_get(root, "phases"), i, phase)
-    {
-        (void)printf("\n%s: %.0f tokens in %.0f steps, %.1f ms, median step %.2f ms; work of all "
-                     "ranks %.1f ms\n",
-                     json_string_value(json_object_get(phase, "phase")), real_of(phase, "tokens"),
-                     real_of(phase, "steps"), real_of(phase, "ms"),
-                     real_of(phase, "median_step_ms"), real_of(phase, "busy_ms_of_all_ranks"));
-        json_array_foreach(json_object_get(phase, "ops"), k, op)
-        {
-            if (real_of(op, "ms") > 0.0) { /* what was called, and timed */
-                (void)printf("  %-10s %10.2f ms %6.1f%%\n",
-                             json_string_value(json_object_get(op, "op")), real_of(op, "ms"),
-                             100.0 * real_of(op, "share"));
-            }
-        }
-    }
-}
-
-/* A line of the table ends where another transport, link or mode begins. */
-static bool begins_line(const json_t *r, const json_t *last)
-{
-    static const char *const keys[] = {"transport", "what", "mode"};
-    for (size_t i = 0; i < sizeof keys / sizeof keys[0]; i++) {
-        if (last == NULL ||
-            !json_equal(json_object_get(r, keys[i]), json_object_get(last, keys[i]))) {
-            return true;
-        }
-    }
-    return false;
-}
-
-static void print_merge(const json_t *root)
-{
-    const json_t *results = json_object_get(root, "results");
-    const json_t *first = json_array_get(results, 0);
-    const json_t *last = NULL;
-    size_t i = 0;
-    const json_t *r = NULL;
-    (void)printf(
-        "%.0f ranks on %.0f GPUs, chains of %.0f; us of a link, median / p99, largest of all "
-        "ranks\n\n%-20s",
-        real_of(root, "ranks"), real_of(root, "gpus"), real_of(root, "length"), "bytes");
-    json_array_foreach(results, i, r)
-    {
-        if (i > 0 && begins_line(r, first)) {
-            break;
-        }
-        (void)printf(" %15.0f", real_of(r, "bytes"));
-    }
-    json_array_foreach(results, i, r)
-    {
-        if (begins_line(r, last)) {
-            (void)printf("\n%-6s %-7s %-5s", json_string_value(json_object_get(r, "transport")),
-                         json_string_value(json_object_get(r, "what")),
-                         json_string_value(json_object_get(r, "mode")));
-        }
-        (void)printf(" %7.2f/%7.2f", real_of(r, "p50_us"), real_of(r, "p99_us"));
-        last = r;
-    }
-    (void)printf("\n");
-    json_array_foreach(json_object_get(root, "absent"), i, r)
-    {
-        (void)printf("no %s: %s\n", json_string_value(json_object_get(r, "transport")),
-                     json_string_value(json_object_get(r, "why")));
-    }
-}
-
 static const base_option table[] = {
-    {NULL, 0, "attention|prefill|pack|step|merge", "", BASE_OPTION_CHOICE(settings, what, KINDS),
-     .needed = true},
+    {NULL, 0, USAGE, "", BASE_OPTION_CHOICE(settings, what, KINDS), .needed = true},
     {"shape", 0, "NAME", SHAPES, BASE_OPTION_CHOICE(settings, shape, SHAPES)},
     {"heads", 0, "H", "query heads, instead of --shape", BASE_OPTION_I32(settings, heads, 1, 1024)},
     {"kv-heads", 0, "K", "KV heads", BASE_OPTION_I32(settings, kv_heads, 1, 256)},
@@ -341,7 +200,9 @@ static const base_option table[] = {
     {"context", 0, "N",
      "positions before the queries (attention 131072, prefill 98304), or to pack (65536), or of a "
      "prompt (step 8192)",
-     BASE_OPTION_I64(settings, context, KERN_BLOCK_TOKENS, MAX_CONTEXT)},
+     BASE_OPTION_I64(settings, context, KERN_BLOCK_TOKENS, BENCH_MAX_CONTEXT)},
+    {"contexts", 0, "N,..", "scale: positions of a sequence, as 128K or 1M",
+     BASE_OPTION_TEXT(settings, contexts)},
     {"batch", 0, "B", "sequences of a call", BASE_OPTION_I32(settings, batch, 1, BENCH_MAX_BATCH)},
     {"queries", 0, "T", "prefill: of a sequence (32768)",
      BASE_OPTION_I32(settings, queries, 2, MAX_QUERIES)},
@@ -353,9 +214,15 @@ static const base_option table[] = {
     {"paths", 0, "PATH,..",
      "attention, prefill: code for plain, avx2, avx512 side by side (the best)",
      BASE_OPTION_TEXT(settings, paths)},
-    {"ranks", 0, "N", "step: ranks, as threads (1); merge: as processes (2)",
+    {"ranks", 0, "N", "step: ranks, as threads (1); merge (2) and scale (1): as processes",
      BASE_OPTION_I32(settings, ranks, 1, BENCH_MAX_RANKS)},
-    {"model", 0, "DIR", "step: model folder", BASE_OPTION_TEXT(settings, model)},
+    {"merge", 0, "TRANSPORT", "scale: how ranks exchange partials (what the device has)",
+     BASE_OPTION_TEXT(settings, merge)},
+    {"weights", 0, "HOW", "scale: replicated, or split over the ranks",
+     BASE_OPTION_CHOICE(settings, weights, "replicated, split")},
+    {"share-gpu", 0, NULL, "scale: ranks may share a GPU, for tests: times say nothing",
+     BASE_OPTION_FLAG(settings, share_gpu)},
+    {"model", 0, "DIR", "step, scale: model folder", BASE_OPTION_TEXT(settings, model)},
     {"prefill-chunk", 0, "C", "step: tokens of a chunk",
      BASE_OPTION_I32(settings, prefill_chunk, 1, MAX_CHUNK)},
     {"seconds", 0, "S", "attention, prefill: how long to measure; merge: each line",
@@ -364,8 +231,7 @@ static const base_option table[] = {
      BASE_OPTION_CHOICE(settings, device, "cpu, cuda")},
     {"json", 0, NULL, "one JSON object", BASE_OPTION_FLAG(settings, json)},
 };
-static const base_command command = {
-    "ropewalk bench", "attention|prefill|pack|step|merge [options]", BASE_OPTIONS(table)};
+static const base_command command = {"ropewalk bench", USAGE " [options]", BASE_OPTIONS(table)};
 
 int command_bench(int argc, const char **argv)
 {
@@ -373,7 +239,9 @@ int command_bench(int argc, const char **argv)
                   .queries = 32768,
                   .prefill_chunk = 512,
                   .seconds = -1.0,
-                  .model = "models/demo"};
+                  .model = "models/demo",
+                  .contexts = LENGTHS,
+                  .weights = "replicated"};
     bench_options o;
     json_t *root = NULL;
     base_status st = BASE_OK;
@@ -392,14 +260,8 @@ int command_bench(int argc, const char **argv)
     if (s.json) {
         (void)json_dumpf(root, stdout, JSON_REAL_PRECISION(9));
         (void)printf("\n");
-    } else if (what == STEP) {
-        print_step(root);
-    } else if (what == MERGE) {
-        print_merge(root);
-    } else if (what == PACK) {
-        print_pack(root);
     } else {
-        print_attention(root);
+        bench_print(root);
     }
 out:
     json_decref(root);

@@ -2,7 +2,9 @@
 import json
 import os
 import subprocess
+import tempfile
 import unittest
+import xml.etree.ElementTree
 
 import harness
 from harness import BIN, MODEL, MPI_ENVIRONMENT
@@ -83,12 +85,67 @@ class Bench(unittest.TestCase):
             self.assertEqual(r["bytes"], r["rows"] * 129 * 4)
             self.assertTrue(0 < r["p50_us"] <= r["p99_us"], r)
 
+    def test_scale_says_what_fits_and_halves_a_ranks_pages(self):
+        reports = []
+        for ranks, weights in ((1, "replicated"), (2, "replicated"), (2, "split")):
+            done = run("scale", "--ranks", str(ranks), "--model", "random:tiny", "--contexts", "256,1K,8M", "--kv",
+                       "bf16;tq:k=3,v=3", "--batch", "128", "--weights", weights, "--device", "cpu", "--json")
+            self.assertEqual(done.returncode, 0, done.stderr)
+            report = json.loads(done.stdout)
+            self.assertEqual((report["bench"], report["ranks"], report["weights"], report["merge"]),
+                             ("scale", ranks, weights, "self" if ranks == 1 else "mpi"))
+            reports.append(report)
+        all_of_them, replicated, split = (report["weight_bytes"] for report in reports)
+        self.assertEqual(replicated, all_of_them)
+        self.assertTrue(all_of_them / 2 < split < 0.8 * all_of_them, split)  # q, k and v are on both
+        for report in reports:
+            ranks = report["ranks"]
+            self.assertEqual([(r["policy"], r["context"]) for r in report["rows"]],
+                             [(policy, n) for policy in ("bf16", "tq:k=3,v=3") for n in (256, 1024, 1 << 23)])
+            for r in report["rows"]:
+                bytes_per_token = {"bf16": 1024, "tq:k=3,v=3": 208}[r["policy"]]
+                self.assertEqual(r["page_bytes"], bytes_per_token * r["context"] * 128 // ranks)
+                self.assertGreater(r["cache_bytes"], r["page_bytes"])
+                self.assertEqual(r["fits"], r["cache_bytes"] <= report["room_bytes"])
+                self.assertEqual("step_ms" in r, r["fits"])
+                if r["fits"]:
+                    self.assertTrue(0 < r["p10_ms"] <= r["step_ms"] <= r["p90_ms"], r)
+                    self.assertAlmostEqual(r["tokens_per_s_per_rank"] * r["step_ms"] * ranks, 128000, places=1)
+            self.assertTrue(report["rows"][0]["fits"])
+            for p in report["policies"]:
+                held = p["largest_context"] * p["bytes_per_token"] * 128 / ranks
+                self.assertTrue(0.9 * report["room_bytes"] < held < report["room_bytes"], (p, report["room_bytes"]))
+
+        done = run("scale", "--merge", "carrier", "--model", "random:tiny", "--contexts", "1K", "--device", "cpu")
+        self.assertEqual(done.returncode, 1)
+        self.assertIn("--merge carrier", done.stderr.decode())
+
+    def test_scale_draws_its_plots(self):
+        with tempfile.TemporaryDirectory() as folder:
+            files = []
+            for ranks in (1, 2):
+                files.append(f"{folder}/{ranks}.json")
+                done = run("scale", "--ranks", str(ranks), "--model", "random:tiny", "--contexts", "1K,2K", "--kv",
+                           "bf16", "--device", "cpu", "--json")
+                self.assertEqual(done.returncode, 0, done.stderr)
+                with open(files[-1], "wb") as file:
+                    file.write(done.stdout)
+            done = subprocess.run(["/usr/bin/python3", "tests/bench/plot_scale.py", "-o", f"{folder}/scale.svg", *files],
+                                  capture_output=True, timeout=60)
+            self.assertEqual(done.returncode, 0, done.stderr)
+            svg = xml.etree.ElementTree.parse(f"{folder}/scale.svg").getroot()
+            lines = svg.findall(".//{http://www.w3.org/2000/svg}polyline")
+            # Strong: 1K and 2K over two numbers of ranks.  Weak: 1K a rank.
+            self.assertEqual(sorted(len(line.get("points").split()) for line in lines), [2, 2, 2])
+
     def test_errors_name_what_is_wrong(self):
         for arguments, names in ((("fly",), "fly"), (("attention", "--shape", "huge"), "huge"),
                                  (("attention", "--kv", "tq:k=9"), "k is 9"), (("attention", "--device", "tpu"), "tpu"),
                                  (("step", "--threads", "1,2"), "one policy"), (("step", "--ranks", "0"), "--ranks is 0"),
                                  (("attention", "--device", "cpu", "--paths", "mmx"), "mmx"),
-                                 (("pack", "--threads", "1,2", "--device", "cpu"), "one number"), ((), "attention|prefill|pack|step|merge is missing")):
+                                 (("pack", "--threads", "1,2", "--device", "cpu"), "one number"),
+                                 (("scale", "--contexts", "4K,x"), "4K,x"),
+                                 ((), "attention|prefill|pack|step|merge|scale is missing")):
             done = run(*arguments)
             self.assertEqual(done.returncode, 2, done.stderr)
             self.assertIn(names, done.stderr.decode())

@@ -1,15 +1,10 @@
 /* ropewalk-bench-merge: one rank of `ropewalk bench merge`, started by mpirun.  Rank 0 writes what was found. */
-#include "base/log.h"
-#include "base/options.h"
 #include "worker/bench/chain.h"
+#include "worker/bench/program.h"
 #include "worker/bench/ways.h"
-#include "worker/boot/boot_mpi.h"
 
-#include <jansson.h>
 #include <stdio.h>
-#include <stdlib.h>
 
-#define EXIT_USAGE 2
 #define MAX_LENGTH 4096
 #define GPU_LENGTH 256
 #define CPU_LENGTH 64
@@ -39,7 +34,7 @@ static const base_command command = {"ropewalk-bench-merge", "--out FILE [option
 
 typedef struct bench {
     const settings *s;
-    boot_world world;
+    const boot_world *world;
     kern_device device;
     kern_ctx *ctx;
     comm *host;
@@ -53,7 +48,7 @@ static base_status time_line(const bench *b, chain *c, const char *name, chain_l
     base_status st = BASE_OK;
     for (size_t i = 0; i < sizeof row_counts / sizeof row_counts[0]; i++) {
         chain_times t;
-        if (link == CHAIN_MERGE_OWN && row_counts[i] < b->world.n_ranks) {
+        if (link == CHAIN_MERGE_OWN && row_counts[i] < b->world->n_ranks) {
             continue; /* a rank would have none */
         }
         BASE_TRY(st, out, chain_time(c, link, row_counts[i], graph, &t));
@@ -98,8 +93,8 @@ static base_status time_way(const bench *b, const way *w)
                              .head_dim = CHAIN_HEAD_DIM,
                              .max_rows = LARGEST,
                              .who = who,
-                             .shared_gpu = b->world.n_local > kern_gpu_count()};
-    (void)snprintf(who, sizeof who, "rank %d", b->world.rank);
+                             .shared_gpu = b->world->n_local > kern_gpu_count()};
+    (void)snprintf(who, sizeof who, "rank %d", b->world->rank);
     base_status st = w->open(&place, &base_heap, &tensors);
 
     if (st == BASE_UNAVAILABLE || st == BASE_BAD_INPUT) { /* on all ranks alike */
@@ -117,7 +112,7 @@ static base_status time_way(const bench *b, const way *w)
     return st;
 }
 
-static base_status run(bench *b)
+static base_status time_all(bench *b)
 {
     base_status st = BASE_OK;
     const int32_t n_gpus = kern_gpu_count();
@@ -125,7 +120,7 @@ static base_status run(bench *b)
     BASE_TRY(st, out, kern_device_choose(b->s->device, &b->device));
     const bool on_gpu = b->device == KERN_DEVICE_CUDA;
     BASE_TRY(st, out,
-             on_gpu ? kern_ctx_create_cuda(b->world.local_rank % n_gpus, &base_heap, &b->ctx)
+             on_gpu ? kern_ctx_create_cuda(b->world->local_rank % n_gpus, &base_heap, &b->ctx)
                     : kern_ctx_create_cpu(1, &base_heap, &b->ctx));
     BASE_TRY(st, out, comm_mpi_create(&base_heap, &b->host));
     b->length = b->s->length != 0 ? b->s->length : on_gpu ? GPU_LENGTH : CPU_LENGTH;
@@ -135,54 +130,32 @@ static base_status run(bench *b)
             BASE_TRY(st, out, time_way(b, &ways[i]));
         }
     }
-    if (b->world.rank == 0) {
-        json_t *root = json_pack("{s:s, s:s, s:i, s:i, s:i, s:i, s:O, s:O}", "bench", "merge",
-                                 "device", kern_device_name(b->device), "ranks", b->world.n_ranks,
-                                 "gpus", on_gpu ? n_gpus : 0, "length", b->length, "head_dim",
-                                 CHAIN_HEAD_DIM, "results", b->results, "absent", b->absent);
-        if (root == NULL || json_dump_file(root, b->s->out, JSON_REAL_PRECISION(9)) != 0) {
-            st = BASE_FAIL(BASE_IO, "%s cannot be written", b->s->out);
-        }
-        json_decref(root);
-    }
 out:
+    return st;
+}
+
+static base_status run(void *settings_of, const boot_world *world, json_t **json_out)
+{
+    bench b = {.s = settings_of, .world = world, .results = json_array(), .absent = json_array()};
+    const base_status st = time_all(&b);
+
+    if (st == BASE_OK) {
+        *json_out =
+            json_pack("{s:s, s:s, s:i, s:i, s:i, s:i, s:O, s:O}", "bench", "merge", "device",
+                      kern_device_name(b.device), "ranks", world->n_ranks, "gpus",
+                      b.device == KERN_DEVICE_CPU ? 0 : kern_gpu_count(), "length", b.length,
+                      "head_dim", CHAIN_HEAD_DIM, "results", b.results, "absent", b.absent);
+        comm_destroy(b.host);
+        kern_ctx_destroy(b.ctx);
+    }
+    json_decref(b.results);
+    json_decref(b.absent);
     return st;
 }
 
 int main(int argc, char **argv)
 {
+    static const bench_program program = {&command, "bench merge", run};
     settings s = {.seconds = 0.1};
-    base_options line;
-    bench b = {.s = &s};
-    const boot_launch launch = {.slurm_ntasks = NULL};
-
-    base_log_init("bench merge", BASE_LOG_INFO);
-    base_status st =
-        base_options_read(&command, argc, (const char *const *)argv, &base_heap, &s, &line);
-    if (st != BASE_OK || line.help) {
-        if (st != BASE_OK) {
-            BASE_ERROR("%s", base_last_error());
-        } else {
-            base_options_help(&command, &s, stdout);
-        }
-        base_options_reset(&line);
-        return st != BASE_OK ? EXIT_USAGE : EXIT_SUCCESS;
-    }
-    st = boot_mpi_start(&launch, &b.world);
-    if (st == BASE_OK) {
-        b.results = json_array();
-        b.absent = json_array();
-        st = run(&b);
-    }
-    if (st != BASE_OK) { /* mpirun ends the others */
-        BASE_ERROR("%s", base_last_error());
-        _Exit(EXIT_FAILURE);
-    }
-    json_decref(b.results);
-    json_decref(b.absent);
-    comm_destroy(b.host);
-    kern_ctx_destroy(b.ctx);
-    base_options_reset(&line);
-    boot_mpi_end();
-    return EXIT_SUCCESS;
+    return bench_program_run(&program, argc, argv, &s, &s.out);
 }
