@@ -28,7 +28,6 @@
 
 #define EXIT_USAGE       2
 #define FAREWELL_SECONDS 3
-#define ABORT_US         500000
 #define LSA_LIMIT_MS     5000 /* the watchman is earlier, but for a first step */
 
 static volatile sig_atomic_t stop_wanted;
@@ -321,7 +320,7 @@ static _Noreturn void leave(rank *r, base_status st)
     BASE_ERROR("leaving: %s (%s)%s%s", base_status_text(st), base_last_error(),
                r->seat.who[0] == '\0' ? "" : ", ", r->seat.who);
     if (r->tensors != NULL) {
-        const struct itimerval limit = {.it_value = {.tv_usec = ABORT_US}};
+        const struct itimerval limit = {.it_value = {.tv_usec = ENGINE_ABORT_MS * 1000L}};
         const struct sigaction action = {.sa_handler = give_up};
         (void)sigaction(SIGALRM, &action, NULL);
         (void)setitimer(ITIMER_REAL, &limit, NULL);

@@ -1,11 +1,24 @@
 """A rank dies, hangs, or the coordinator goes: who notices, how fast, and what goes on."""
 import os
+import re
 import signal
+import threading
 import time
 import unittest
 
 import harness
 from harness import (BIN, Coordinator, Group, Process, code_of, exists, generate, grpc, request, wait_until)
+
+
+GONE = 2.0  # ENGINE_GONE_MS
+LEAST_DEADLINE = 1.3  # ENGINE_MIN_STEP_MS
+
+
+def promised(log):
+    """How long it may take until all ranks are gone: the log says what deadline passed.  Only a step that was
+    expected to take more than a quarter of the least one has more."""
+    deadlines = [int(ms) / 1000 for ms in re.findall(r"not all ranks answered in (\d+) ms", log)]
+    return GONE + max([0.0, *(d - LEAST_DEADLINE for d in deadlines)])
 
 
 def started_stream(coordinator, **fields):
@@ -35,8 +48,7 @@ class RankDies(unittest.TestCase):
         status = group.wait(10)
         took = time.monotonic() - started
         self.assertNotEqual(status, 0)
-        limit = 2.0 if how == signal.SIGKILL else 6.0
-        self.assertLess(took, limit, group.output())
+        self.assertLess(took, promised(group.output()), group.output())
         wait_until(lambda: not any(exists(p) for p in pids), 2, "no rank is left")
         wait_until(lambda: not coordinator.serving(), 3, "health turns NOT_SERVING")
         self.assertTrue(coordinator.running())
@@ -62,6 +74,70 @@ class RankDies(unittest.TestCase):
 
     def test_a_stopped_rank_is_noticed(self):
         self.check(3, 1, signal.SIGSTOP, True)
+
+
+class ClientsAreTold(unittest.TestCase):
+    """One of three ranks is killed or stopped in a step: within the time promised no rank and no mpirun is left, health says
+    NOT_SERVING, and the client has its status."""
+
+    PROMPT = [10 + i * 7 % 500 for i in range(30000)]  # some seconds of prefill
+
+    def check(self, victim, how, fields, first):
+        coordinator = Coordinator("--wait-for-group-ms", "0")
+        group = Group(coordinator, ranks=3)
+        group.wait_serving(coordinator)
+        pids = group.worker_pids()
+        # The first steps of a kind have half a minute.
+        generate(coordinator, request(ids=self.PROMPT[:2000], max_new_tokens=8, ignore_eos=True))
+        stream = coordinator.inference.Generate(request(ignore_eos=True, **fields), timeout=60)
+        self.assertIn(first, (event.WhichOneof("event") for event in stream))
+        kinds, told = [], []
+
+        def read():
+            try:
+                kinds.extend(event.WhichOneof("event") for event in stream)
+            except grpc.RpcError as error:
+                told.append(error.code())
+
+        reader = threading.Thread(target=read)
+        reader.start()
+        os.kill(pids[victim], how)
+        started = time.monotonic()
+        wait_until(lambda: not (any(map(exists, pids)) or group.running() or coordinator.serving() or reader.is_alive()),
+                   20, "all are gone, and told\n" + group.output())
+        took = time.monotonic() - started
+        reader.join()
+        self.assertEqual(told, [grpc.StatusCode.UNAVAILABLE])
+        self.assertTrue(set(kinds) <= {first}, "the step was not the one that was meant")
+        self.assertLess(took, promised(group.output()), group.output())
+        if how == signal.SIGSTOP:
+            self.assertIn("leaving: a rank stopped answering", group.output())
+        group.remove_log()
+        coordinator.remove_log()
+
+    def in_decode(self, victim, how):
+        self.check(victim, how, {"text": "Once upon a time", "max_new_tokens": 3000}, "tokens")
+
+    def in_prefill(self, victim, how):
+        self.check(victim, how, {"ids": self.PROMPT, "max_new_tokens": 1}, "prefill")
+
+    def test_kill_in_decode(self):
+        self.in_decode(1, signal.SIGKILL)
+
+    def test_stop_in_decode(self):
+        self.in_decode(2, signal.SIGSTOP)
+
+    def test_stop_of_rank_0_in_decode(self):
+        self.in_decode(0, signal.SIGSTOP)
+
+    def test_kill_in_prefill(self):
+        self.in_prefill(2, signal.SIGKILL)
+
+    def test_stop_in_prefill(self):
+        self.in_prefill(1, signal.SIGSTOP)
+
+    def test_stop_of_rank_0_in_prefill(self):
+        self.in_prefill(0, signal.SIGSTOP)
 
 
 class Others(unittest.TestCase):

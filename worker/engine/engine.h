@@ -27,13 +27,21 @@
 #include <stdint.h>
 
 #define ENGINE_MAX_PREFILL_CHUNK (1 << 19)
-#define ENGINE_HEARTBEAT_MS      500
-#define ENGINE_STEP_MS           30000 /* deadline of one exchange inside the first step */
-#define ENGINE_MIN_STEP_MS       2000  /* and later: this, or 4 times what the step should take */
+#define ENGINE_HEARTBEAT_MS      300
+#define ENGINE_STEP_MS           30000 /* deadline of the first step, and of an exchange inside it */
+
+/* A rank is killed, or stops: the others notice, say so and are gone within ENGINE_GONE_MS.  Of that, a rank may need
+ * ENGINE_ABORT_MS to stop its GPU's kernels; who notices and who ends the ranks (the watchman's looks, mpirun), ENGINE_END_MS;
+ * the rest is the least deadline of a step.  A step that should take more than a quarter of it has four times what it
+ * should take, and all are gone so much later. */
+#define ENGINE_GONE_MS     2000
+#define ENGINE_ABORT_MS    500
+#define ENGINE_END_MS      200
+#define ENGINE_MIN_STEP_MS (ENGINE_GONE_MS - ENGINE_ABORT_MS - ENGINE_END_MS)
 #define ENGINE_STEP_GOAL_MS \
     250 /* what a server's steps should take: nobody waits longer for a token */
-#define ENGINE_PLAN_MS       2000 /* a plan must come within this: heartbeat and margin */
-#define ENGINE_STOP_GRACE_MS 500  /* a rank told to leave waits so long for rank 0's word */
+#define ENGINE_PLAN_MS       ENGINE_MIN_STEP_MS /* a plan must come within this: heartbeat and margin */
+#define ENGINE_STOP_GRACE_MS 500 /* a rank told to leave waits so long for rank 0's word */
 
 typedef struct engine_options {
     int32_t max_batch; /* sequences at once, 1..1024: the number of slots */

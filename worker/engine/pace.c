@@ -3,22 +3,21 @@
 #include "kernels/page.h"
 #include "worker/engine/engine.h"
 
-/* Rises at once, falls slowly. */
-static double patient(double before, double now)
+static void note(step_kind *k, double us)
 {
-    return now > before ? now : 0.9 * before + 0.1 * now;
+    k->us = us > k->us || k->n_steps == 1 ? us : 0.9 * k->us + 0.1 * us;
+    k->n_steps++;
 }
 
 void pace_note(step_pace *p, int64_t us, int32_t n_tokens)
 {
     const double cost = (double)us / n_tokens;
-    p->n_steps++;
     if (n_tokens < KERN_BLOCK_TOKENS) {
-        p->small_us = patient(p->small_us, (double)us);
+        note(&p->small, (double)us);
         return;
     }
-    p->us_per_token = patient(p->us_per_token, cost);
-    if (p->n_steps > 1) {
+    note(&p->large, cost);
+    if (p->small.n_steps + p->large.n_steps > 1) {
         p->latest_us_per_token =
             p->latest_us_per_token > 0.0 ? 0.5 * (p->latest_us_per_token + cost) : cost;
     }
@@ -28,9 +27,9 @@ void pace_note(step_pace *p, int64_t us, int32_t n_tokens)
 static double expected_us(const step_pace *p, int32_t n_tokens)
 {
     if (n_tokens < KERN_BLOCK_TOKENS) {
-        return p->small_us > 0.0 ? p->small_us : p->us_per_token * KERN_BLOCK_TOKENS;
+        return p->small.us > 0.0 ? p->small.us : p->large.us * KERN_BLOCK_TOKENS;
     }
-    return n_tokens * (p->us_per_token > 0.0 ? p->us_per_token : p->small_us);
+    return n_tokens * (p->large.us > 0.0 ? p->large.us : p->small.us);
 }
 
 int64_t pace_deadline_ms(const step_pace *p, int32_t n_tokens)

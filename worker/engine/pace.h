@@ -3,25 +3,30 @@
  *
  * A step of a block (128 tokens) or more costs by the token; a smaller one costs about what reading the
  * weights does, whatever it holds.  So the two are noted apart.
- * Deadlines err towards patience: their estimate rises at once and falls slowly.  Sizes follow the latest steps,
- * and not the very first one, which also reads the weights from disk. */
+ * Deadlines err towards patience: their estimate rises at once and falls slowly, but for the first step of a kind, which
+ * also loads kernels and reads weights: the second takes its place.  Sizes follow the latest steps, and not the very
+ * first one. */
 #ifndef WORKER_ENGINE_PACE_H
 #define WORKER_ENGINE_PACE_H
 
 #include <stdint.h>
 
+typedef struct step_kind { /* patient */
+    double us;
+    int64_t n_steps; /* 0: none yet, and us is 0 */
+} step_kind;
+
 typedef struct step_pace {      /* zeroed: nothing is known */
-    double small_us;            /* of a step below a block; 0: none yet, like the next two */
-    double us_per_token;        /* of the others */
-    double latest_us_per_token; /* of the others, for sizes */
-    int64_t n_steps;
+    step_kind small;            /* below a block: us of a step */
+    step_kind large;            /* the others: us of a token */
+    double latest_us_per_token; /* of the others, for sizes; 0: none yet */
 } step_pace;
 
 /* A step of n_tokens (> 0) took us. */
 void pace_note(step_pace *p, int64_t us, int32_t n_tokens);
 
-/* How long an exchange within a step of n_tokens (> 0) may take: ENGINE_MIN_STEP_MS or four times what the whole
- * step is expected to; ENGINE_STEP_MS while nothing is known. */
+/* How long a step of n_tokens (> 0) may take, and an exchange within it: ENGINE_MIN_STEP_MS or four times what the step is
+ * expected to; ENGINE_STEP_MS while nothing is known. */
 int64_t pace_deadline_ms(const step_pace *p, int32_t n_tokens);
 
 /* Tokens of prompts for a step with n_decoding other tokens: as many blocks as are expected to take goal_ms

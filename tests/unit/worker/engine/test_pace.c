@@ -21,20 +21,21 @@ static int64_t takes_us(const machine *m, int32_t n_tokens)
 static void the_first_step_may_take_half_a_minute(void **state)
 {
     (void)state;
-    const step_pace p = {.n_steps = 0};
+    const step_pace p = {.latest_us_per_token = 0.0};
     assert_int_equal(pace_deadline_ms(&p, 1), ENGINE_STEP_MS);
     assert_int_equal(pace_deadline_ms(&p, CHUNK), ENGINE_STEP_MS);
 }
 
-static void a_deadline_is_four_times_what_is_expected_and_two_seconds_at_least(void **state)
+static void
+a_deadline_is_four_times_what_is_expected_and_what_leaves_time_to_go_at_least(void **state)
 {
     (void)state;
-    step_pace p = {.n_steps = 0};
+    step_pace p = {.latest_us_per_token = 0.0};
     pace_note(&p, 800000, 512); /* 1.5625 ms a token */
     assert_int_equal(pace_deadline_ms(&p, 512), 3200);
     assert_int_equal(pace_deadline_ms(&p, 1024), 6400);
-    assert_int_equal(pace_deadline_ms(&p, 128), 2000); /* 4 x 200 ms */
-    assert_int_equal(pace_deadline_ms(&p, 1), 2000);   /* at most what a block takes */
+    assert_int_equal(pace_deadline_ms(&p, 128), 1300); /* 4 x 200 ms */
+    assert_int_equal(pace_deadline_ms(&p, 1), 1300);   /* at most what a block takes */
     pace_note(&p, 900000, 3); /* a small step: what it holds does not matter */
     assert_int_equal(pace_deadline_ms(&p, 1), 3600);
     assert_int_equal(pace_deadline_ms(&p, 127), 3600);
@@ -44,12 +45,12 @@ static void a_deadline_is_four_times_what_is_expected_and_two_seconds_at_least(v
 static void the_kind_of_step_not_seen_yet_is_expected_to_take_the_most_it_can(void **state)
 {
     (void)state;
-    step_pace p = {.n_steps = 0};
+    step_pace p = {.latest_us_per_token = 0.0};
     pace_note(&p, 20000, 1);
     assert_int_equal(pace_deadline_ms(&p, 256), 256 * 20 * 4);
-    step_pace q = {.n_steps = 0};
+    step_pace q = {.latest_us_per_token = 0.0};
     pace_note(&q, 2000 * 512, 512);
-    assert_int_equal(pace_deadline_ms(&q, 1), 2000);
+    assert_int_equal(pace_deadline_ms(&q, 1), ENGINE_MIN_STEP_MS);
     pace_note(&q, 8000 * 512, 512);
     assert_int_equal(pace_deadline_ms(&q, 1), 4 * 8 * 128);
 }
@@ -57,7 +58,7 @@ static void the_kind_of_step_not_seen_yet_is_expected_to_take_the_most_it_can(vo
 static void patience_rises_at_once_and_falls_slowly(void **state)
 {
     (void)state;
-    step_pace p = {.n_steps = 0};
+    step_pace p = {.latest_us_per_token = 0.0};
     pace_note(&p, 1000000, 500);
     pace_note(&p, 2000000, 500);
     assert_int_equal(pace_deadline_ms(&p, 500), 8000);
@@ -67,6 +68,32 @@ static void patience_rises_at_once_and_falls_slowly(void **state)
         pace_note(&p, 1000000, 500);
     }
     assert_in_range(pace_deadline_ms(&p, 500), 4000, 4010);
+}
+
+static void the_first_step_of_a_kind_is_forgotten_when_the_second_is_known(void **state)
+{
+    (void)state;
+    step_pace p = {.latest_us_per_token = 0.0};
+    pace_note(&p, 3000000, 4);
+    assert_int_equal(pace_deadline_ms(&p, 4), 12000);
+    pace_note(&p, 5120000, 512);
+    assert_int_equal(pace_deadline_ms(&p, 4), 12000);
+    assert_int_equal(pace_deadline_ms(&p, 512), 20480);
+    pace_note(&p, 10000, 4);
+    pace_note(&p, 512000, 512);
+    assert_int_equal(pace_deadline_ms(&p, 4), ENGINE_MIN_STEP_MS);
+    assert_int_equal(pace_deadline_ms(&p, 512), 2048);
+}
+
+/* Gone in time, and no false alarm: a step that was to take the goal may take four times as long. */
+static void the_parts_of_the_promise_add_up(void **state)
+{
+    (void)state;
+    step_pace p = {.latest_us_per_token = 0.0};
+    pace_note(&p, (int64_t)ENGINE_STEP_GOAL_MS * 1000, 1);
+    assert_true(pace_deadline_ms(&p, 1) + ENGINE_ABORT_MS + ENGINE_END_MS <= ENGINE_GONE_MS);
+    assert_true(pace_deadline_ms(&p, 1) >= 4 * ENGINE_STEP_GOAL_MS);
+    assert_true(ENGINE_PLAN_MS - ENGINE_HEARTBEAT_MS >= 4 * ENGINE_STEP_GOAL_MS);
 }
 
 static void chunks_are_whole_blocks_within_the_goal_and_the_limit(void **state)
@@ -92,7 +119,7 @@ static void chunks_are_whole_blocks_within_the_goal_and_the_limit(void **state)
         {1e12, 0, 1, 128},
     };
     for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
-        const step_pace p = {.latest_us_per_token = rows[i].us_per_token, .n_steps = 9};
+        const step_pace p = {.latest_us_per_token = rows[i].us_per_token};
         assert_int_equal(pace_chunk(&p, rows[i].n_decoding, rows[i].goal_ms, CHUNK), rows[i].want);
     }
 }
@@ -100,7 +127,7 @@ static void chunks_are_whole_blocks_within_the_goal_and_the_limit(void **state)
 static void the_first_step_and_small_ones_say_nothing_about_sizes(void **state)
 {
     (void)state;
-    step_pace p = {.n_steps = 0};
+    step_pace p = {.latest_us_per_token = 0.0};
     pace_note(&p, 30000000, 512); /* reads the weights */
     assert_int_equal(pace_chunk(&p, 0, 250, CHUNK), CHUNK);
     pace_note(&p, 50000, 1); /* 50 ms a token, but it decodes */
@@ -120,7 +147,7 @@ static void a_long_prompt_goes_in_steps_of_about_the_goal(void **state)
         const int32_t n_decoding = (int32_t)(base_random_u64(seed, 0, 2) % 4);
         sched_seq seqs[5];
         sched_pick picks[5];
-        step_pace p = {.n_steps = 0};
+        step_pace p = {.latest_us_per_token = 0.0};
         int32_t n_steps = 0;
         for (int32_t i = 0; i < n_decoding; i++) {
             seqs[i] = (sched_seq){100, 100, true};
@@ -155,9 +182,12 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(the_first_step_may_take_half_a_minute),
-        cmocka_unit_test(a_deadline_is_four_times_what_is_expected_and_two_seconds_at_least),
+        cmocka_unit_test(
+            a_deadline_is_four_times_what_is_expected_and_what_leaves_time_to_go_at_least),
         cmocka_unit_test(the_kind_of_step_not_seen_yet_is_expected_to_take_the_most_it_can),
         cmocka_unit_test(patience_rises_at_once_and_falls_slowly),
+        cmocka_unit_test(the_first_step_of_a_kind_is_forgotten_when_the_second_is_known),
+        cmocka_unit_test(the_parts_of_the_promise_add_up),
         cmocka_unit_test(chunks_are_whole_blocks_within_the_goal_and_the_limit),
         cmocka_unit_test(the_first_step_and_small_ones_say_nothing_about_sizes),
         cmocka_unit_test(a_long_prompt_goes_in_steps_of_about_the_goal),
