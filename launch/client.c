@@ -14,6 +14,8 @@
 #define STOP_POLL_MS      100
 #define HEALTH_TIMEOUT_MS 2000
 #define MAX_QUEUED        4
+#define END_POLL_US       20000
+#define END_POLLS         50
 
 /* A HealthCheckResponse that says SERVING: field 1, varint 1. */
 static const char serving_reply[] = {0x08, 0x01};
@@ -132,6 +134,17 @@ static base_status status_of(const generation *g)
     return BASE_FAIL(st, "%s: %s", rpc_code_name(g->code), g->text);
 }
 
+/* How the group ended says more than the status of a call, which may come moments earlier. */
+static base_status reason_of(base_status st, const local_group *group)
+{
+    base_status group_st = local_group_check(group);
+    for (int i = 0; i < END_POLLS && st == BASE_UNAVAILABLE && group_st == BASE_OK; i++) {
+        base_sleep_us(END_POLL_US);
+        group_st = local_group_check(group);
+    }
+    return group_st != BASE_OK ? group_st : st;
+}
+
 base_status client_generate(rpc_channel *channel, const local_group *group,
                             const inference_generate_request *request, int64_t timeout_ms,
                             client_on_event on_event, void *ctx, const volatile sig_atomic_t *stop)
@@ -156,9 +169,8 @@ base_status client_generate(rpc_channel *channel, const local_group *group,
     } /* else the call has ended already and its status says why */
     wait_for_status(&g, call, group, stop);
     st = status_of(&g);
-    if (st != BASE_OK && group != NULL && !*stop) { /* how it ended says more */
-        const base_status group_st = local_group_check(group);
-        st = group_st != BASE_OK ? group_st : st;
+    if (st != BASE_OK && group != NULL && !*stop) {
+        st = reason_of(st, group);
     }
 out:
     if (call != NULL) {

@@ -108,6 +108,7 @@ static base_status start_coordinator(local_group *g, const local_group_options *
     add_option(&a, "--listen", o->listen);
     add_option(&a, "--attach", "127.0.0.1:0");
     add_option(&a, "--port-file", g->port_file);
+    add_option(&a, "--wait-for-group-ms", "0"); /* no other one will come */
     add_option(&a, "--log-level", o->log_level);
     BASE_TRY(st, out, process_start(a.argv, o->log_path, &g->coordinator));
     st = read_ports(g, o->listen);

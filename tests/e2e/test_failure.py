@@ -140,6 +140,25 @@ class ClientsAreTold(unittest.TestCase):
         self.in_prefill(0, signal.SIGSTOP)
 
 
+    def test_stop_under_serve(self):
+        serve = Process(f"{BIN}/ropewalk", "serve", "--model", harness.MODEL, "--ranks", "3", "--listen", "127.0.0.1:0")
+        wait_until(lambda: "serving " in serve.output(), 60, "serve is ready\n" + serve.output())
+        target = re.search(r"serving .* on ([^,]*),", serve.output()).group(1)
+        pids = [p for child in harness.children_of(serve.pid) for p in harness.children_of(child)]
+        self.assertEqual(len(pids), 3)
+        client = Process(f"{BIN}/ropewalk", "generate", "--connect", target, "--prompt", "Once upon a time",
+                         "--ignore-eos", "--max-new-tokens", "30000")
+        wait_until(lambda: len(client.output()) > 200, 60, "tokens come\n" + client.output())
+        os.kill(pids[1], signal.SIGSTOP)
+        started = time.monotonic()
+        wait_until(lambda: not (any(map(exists, pids)) or serve.running() or client.running()), 20, "all are gone")
+        took = time.monotonic() - started
+        self.assertLess(took, promised(serve.output()), serve.output())
+        self.assertIn("UNAVAILABLE: no worker group", client.output())
+        client.remove_log()
+        serve.remove_log()
+
+
 class Others(unittest.TestCase):
     def test_kill_of_mpirun_leaves_no_orphan(self):
         coordinator = Coordinator()
