@@ -1,3 +1,4 @@
+#include "kernels/comm/comm_merge.h"
 #include "kernels/kern.h"
 #include "kernels/page.h"
 #include "launch/bench.h"
@@ -217,7 +218,7 @@ static const base_option table[] = {
     {"ranks", 0, "N", "step: ranks, as threads (1); merge (2) and scale (1): as processes",
      BASE_OPTION_I32(settings, ranks, 1, BENCH_MAX_RANKS)},
     {"merge", 0, "TRANSPORT", "scale: how ranks exchange partials (what the device has)",
-     BASE_OPTION_TEXT(settings, merge)},
+     BASE_OPTION_CHOICE(settings, merge, COMM_MERGE_NAMES)},
     {"weights", 0, "HOW", "scale: replicated, or split over the ranks",
      BASE_OPTION_CHOICE(settings, weights, "replicated, split")},
     {"share-gpu", 0, NULL, "scale: ranks may share a GPU, for tests: times say nothing",

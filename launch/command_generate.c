@@ -1,3 +1,4 @@
+#include "kernels/comm/comm_merge.h"
 #include "launch/client.h"
 #include "launch/commands.h"
 #include "launch/local_group.h"
@@ -166,7 +167,7 @@ static const base_option table[] = {
      BASE_OPTION_CHOICE(generate_options, device, "cpu, cuda")},
     {"merge", 0, "TRANSPORT",
      "with --model: how ranks exchange partials, mpi, nccl-ag, nccl-ar, nccl-a2a or lsa",
-     BASE_OPTION_TEXT(generate_options, merge)},
+     BASE_OPTION_CHOICE(generate_options, merge, COMM_MERGE_NAMES)},
     {"weights", 0, "LAYOUT", "with --model: replicated, or split: each rank holds its share",
      BASE_OPTION_CHOICE(generate_options, weights, "replicated, split")},
     {"share-gpu", 0, NULL, "with --model: ranks may share a GPU: slow, for tests",

@@ -1,4 +1,5 @@
 #include "base/clock.h"
+#include "kernels/comm/comm_merge.h"
 #include "launch/client.h"
 #include "launch/commands.h"
 #include "launch/local_group.h"
@@ -45,7 +46,7 @@ static const base_option table[] = {
      "how ranks exchange partials: mpi on CPUs; nccl-ag, nccl-ar or lsa on GPUs, nccl-a2a with "
      "split "
      "weights",
-     BASE_OPTION_TEXT(serve_settings, merge)},
+     BASE_OPTION_CHOICE(serve_settings, merge, COMM_MERGE_NAMES)},
     {"weights", 0, "LAYOUT", "replicated, or split: each rank holds its share of them",
      BASE_OPTION_CHOICE(serve_settings, weights, "replicated, split")},
     {"share-gpu", 0, NULL, "ranks may share a GPU: slow, for tests",

@@ -117,8 +117,8 @@ class Bench(unittest.TestCase):
                 self.assertTrue(0.9 * report["room_bytes"] < held < report["room_bytes"], (p, report["room_bytes"]))
 
         done = run("scale", "--merge", "carrier", "--model", "random:tiny", "--contexts", "1K", "--device", "cpu")
-        self.assertEqual(done.returncode, 1)
-        self.assertIn("--merge carrier", done.stderr.decode())
+        self.assertEqual(done.returncode, 2)
+        self.assertIn("--merge is 'carrier', allowed mpi, nccl-ag", done.stderr.decode())
 
     def test_scale_draws_its_plots(self):
         with tempfile.TemporaryDirectory() as folder:

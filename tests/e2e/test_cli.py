@@ -37,6 +37,8 @@ class CommandLine(unittest.TestCase):
         self.check_usage("serve", names="--model")
         self.check_usage("serve", "--model", MODEL, "--ranks", "0", names="--ranks is 0")
         self.check_usage("serve", "--model", MODEL, "--device", "tpu", names="tpu")
+        for command in (("serve",), ("generate", "--prompt", "a")):
+            self.check_usage(*command, "--model", MODEL, "--merge", "nccl", names="mpi, nccl-ag, nccl-ar, nccl-a2a, lsa")
         self.check_usage("serve", "--bogus", names="--bogus")
         self.check_usage("generate", "--prompt", "a", names="--connect")
         self.check_usage("generate", "--model", MODEL, names="--prompt")

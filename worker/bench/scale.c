@@ -1,5 +1,6 @@
 /* ropewalk-bench-scale: one rank of `ropewalk bench scale`, started by mpirun.  Decode steps of one group over contexts and
  * policies; rank 0 writes what was found. */
+#include "kernels/comm/comm_merge.h"
 #include "kvshard/calibration.h"
 #include "worker/bench/group.h"
 #include "worker/bench/program.h"
@@ -35,7 +36,7 @@ static const base_option table[] = {
     {"device", 0, "DEVICE", "cpu or cuda (GPUs where each rank has one for itself)",
      BASE_OPTION_CHOICE(settings, wishes.device, "cpu, cuda")},
     {"merge", 0, "TRANSPORT", "how ranks exchange partials (what the device has)",
-     BASE_OPTION_TEXT(settings, wishes.merge)},
+     BASE_OPTION_CHOICE(settings, wishes.merge, COMM_MERGE_NAMES)},
     {"weights", 0, "HOW", "replicated, or split: each rank holds a part of the model",
      BASE_OPTION_CHOICE(settings, weights, "replicated, split")},
     {"share-gpu", 0, NULL, "ranks may share a GPU: for tests, times say nothing",

@@ -1,5 +1,6 @@
 #include "worker/engine/options.h"
 
+#include "kernels/comm/comm_merge.h"
 #include "kernels/kern.h"
 #include "kvshard/pool.h"
 #include "proto/rpc_address.h"
@@ -25,7 +26,7 @@ static const base_option table[] = {
      "how ranks exchange partials: mpi on CPUs; nccl-ag, nccl-ar or lsa on GPUs, nccl-a2a with "
      "split "
      "weights",
-     BASE_OPTION_CHOICE(worker_options, merge, "mpi, nccl-ag, nccl-ar, nccl-a2a, lsa")},
+     BASE_OPTION_CHOICE(worker_options, merge, COMM_MERGE_NAMES)},
     {"weights", 0, "LAYOUT",
      "replicated: all on each rank, or split: heads, MLP and vocabulary shared out to the ranks",
      BASE_OPTION_CHOICE(worker_options, weights, "replicated, split")},
