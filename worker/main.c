@@ -28,7 +28,6 @@
 
 #define EXIT_USAGE       2
 #define FAREWELL_SECONDS 3
-#define LSA_LIMIT_MS     5000 /* the watchman is earlier, but for a first step */
 
 static volatile sig_atomic_t stop_wanted;
 
@@ -132,7 +131,7 @@ static base_status add_lsa(rank *r)
                                       .head_dim = r->model->config.head_dim,
                                       .max_rows = COMM_LSA_MAX_ROWS,
                                       .max_words = PLAN_MAX_SEQS,
-                                      .limit_ms = LSA_LIMIT_MS};
+                                      .limit_ms = ENGINE_STEP_MS};
     const base_status st = comm_lsa_create(&options, &base_heap, &r->tensors);
     if (st == BASE_UNAVAILABLE) {
         BASE_WARN("--merge lsa, but exchange by %s: %s", comm_name(r->tensors), base_last_error());

@@ -34,6 +34,11 @@ const base_alloc *comm_memory(comm *c)
     return c->backend->memory == NULL ? NULL : c->backend->memory(c);
 }
 
+base_status comm_set_limit(comm *c, int64_t limit_ms)
+{
+    return c->backend->set_limit == NULL ? BASE_OK : c->backend->set_limit(c, limit_ms);
+}
+
 base_status comm_look(comm *c)
 {
     return c->backend->look == NULL ? BASE_OK : c->backend->look(c);

@@ -37,6 +37,10 @@ const char *comm_name(const comm *c); /* "self", "mpi" */
  * memory of the context will do.  Collective: all ranks take the same sizes in the same order. */
 const base_alloc *comm_memory(comm *c);
 
+/* Calls that follow on a kern_ctx, replayed ones too, wait limit_ms for a peer at most, where they can give up by
+ * themselves: comm_look then names who was missing.  An op of the context.  Errors: BAD_INPUT (limit_ms), DEVICE_LOST. */
+BASE_MUST_CHECK base_status comm_set_limit(comm *c, int64_t limit_ms);
+
 /* For the thread that watches the one that waits: whether the transport knows of a fault.  Errors: PEER_LOST. */
 BASE_MUST_CHECK base_status comm_look(comm *c);
 /* Calls under way, the device's too, are given up; nothing but _exit may follow.  Any thread.  It may not return. */

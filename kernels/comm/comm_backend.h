@@ -21,9 +21,10 @@ typedef struct comm_backend {
     /* NULL, over the host's memory: comm_sum is made of the others. */
     base_status (*sum)(comm *c, float *x, int64_t n, float *room, int64_t timeout_ms);
     void (*destroy)(comm *c);             /* frees c too */
-    const base_alloc *(*memory)(comm *c); /* NULL, like the next two: there is nothing to it */
-    base_status (*look)(comm *c);         /* any thread */
-    void (*abort)(comm *c);               /* any thread */
+    const base_alloc *(*memory)(comm *c); /* NULL, like the next three: there is nothing to it */
+    base_status (*set_limit)(comm *c, int64_t limit_ms);
+    base_status (*look)(comm *c); /* any thread */
+    void (*abort)(comm *c);       /* any thread */
     /* Of comm_merge.h.  NULL: an all-gather and the op do it, as they do what can_merge refuses. */
     bool (*can_merge)(const comm *c, const kern_merge_args *args);
     base_status (*merge)(comm *c, const kern_merge_args *args);

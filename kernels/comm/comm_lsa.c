@@ -14,16 +14,12 @@ typedef struct lsa_comm {
     kern_ctx *ctx;
     cudaStream_t stream;
     cuda_exchange *exchange;
+    int64_t limit_ms; /* that was set last */
 } lsa_comm;
 
 static const cuda_exchange_port *port_of(const comm *c)
 {
     return cuda_exchange_port_of(((const lsa_comm *)c)->exchange);
-}
-
-static base_status no_tensors(const char *what, size_t n_bytes)
-{
-    return BASE_FAIL(BASE_BAD_INPUT, "%s of %zu bytes: more than lsa was made for", what, n_bytes);
 }
 
 static base_status lsa_broadcast(comm *c, void *buf, size_t n_bytes, int32_t root,
@@ -34,8 +30,7 @@ static base_status lsa_broadcast(comm *c, void *buf, size_t n_bytes, int32_t roo
     void *words = NULL;
 
     if (n_bytes % WORD != 0 || n_bytes / WORD > (size_t)port_of(c)->shape.max_words) {
-        return l->tensors == NULL ? no_tensors("broadcast", n_bytes)
-                                  : comm_broadcast(l->tensors, buf, n_bytes, root, timeout_ms);
+        return comm_broadcast(l->tensors, buf, n_bytes, root, timeout_ms);
     }
     BASE_TRY(st, out, cuda_share_find(l->ctx, "broadcast", buf, n_bytes, &words));
     st = cuda_exchange_broadcast(l->stream, port_of(c), words, (int32_t)(n_bytes / WORD), root);
@@ -46,17 +41,14 @@ out:
 static base_status lsa_all_gather(comm *c, const void *mine, void *all, size_t n_bytes,
                                   int64_t timeout_ms)
 {
-    lsa_comm *l = (lsa_comm *)c;
-    return l->tensors == NULL ? no_tensors("all_gather", n_bytes)
-                              : comm_all_gather(l->tensors, mine, all, n_bytes, timeout_ms);
+    return comm_all_gather(((lsa_comm *)c)->tensors, mine, all, n_bytes, timeout_ms);
 }
 
 static bool lsa_can_merge(const comm *c, const kern_merge_args *args)
 {
-    const lsa_comm *l = (const lsa_comm *)c;
     const bool aligned = args->rank_stride % 4 == 0 && (uintptr_t)args->partials % 16 == 0;
-    return l->tensors == NULL || (aligned && args->head_dim == port_of(c)->shape.head_dim &&
-                                  args->rows <= port_of(c)->shape.max_rows);
+    return aligned && args->head_dim == port_of(c)->shape.head_dim &&
+           args->rows <= port_of(c)->shape.max_rows;
 }
 
 static base_status lsa_merge(comm *c, const kern_merge_args *args)
@@ -90,23 +82,29 @@ out:
 
 static const base_alloc *lsa_memory(comm *c)
 {
-    const lsa_comm *l = (const lsa_comm *)c;
-    return l->tensors == NULL ? NULL : comm_memory(l->tensors);
+    return comm_memory(((lsa_comm *)c)->tensors);
+}
+
+static base_status lsa_set_limit(comm *c, int64_t limit_ms)
+{
+    lsa_comm *l = (lsa_comm *)c;
+    if (limit_ms == l->limit_ms) {
+        return BASE_OK;
+    }
+    l->limit_ms = limit_ms;
+    return cuda_exchange_limit(l->stream, port_of(c), limit_ms * 1000);
 }
 
 static base_status lsa_look(comm *c)
 {
     const lsa_comm *l = (const lsa_comm *)c;
     const base_status st = cuda_exchange_check(l->exchange);
-    return st != BASE_OK || l->tensors == NULL ? st : comm_look(l->tensors);
+    return st != BASE_OK ? st : comm_look(l->tensors);
 }
 
 static void lsa_abort(comm *c)
 {
-    const lsa_comm *l = (const lsa_comm *)c;
-    if (l->tensors != NULL) {
-        comm_abort(l->tensors);
-    }
+    comm_abort(((lsa_comm *)c)->tensors);
 }
 
 static void lsa_destroy(comm *c)
@@ -124,6 +122,7 @@ static const comm_backend lsa_backend = {
     .all_gather = lsa_all_gather,
     .destroy = lsa_destroy,
     .memory = lsa_memory,
+    .set_limit = lsa_set_limit,
     .look = lsa_look,
     .abort = lsa_abort,
     .can_merge = lsa_can_merge,
@@ -149,6 +148,7 @@ base_status comm_lsa_create(const comm_lsa_options *options, const base_alloc *m
                      .size = comm_size(options->host)};
     l->tensors = options->tensors;
     l->ctx = options->ctx;
+    l->limit_ms = options->limit_ms;
     BASE_TRY(st, out, cuda_share_stream(options->ctx, &l->stream));
     exchange.stream = l->stream;
     BASE_TRY(st, out, cuda_exchange_open(&exchange, mem, &l->exchange));

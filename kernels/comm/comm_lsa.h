@@ -3,7 +3,8 @@
  *
  * Its calls are ops of a context, as those of comm_nccl.h.  Merges (comm_merge.h) of up to max_rows rows, and broadcasts
  * of up to max_words whole words, are one launch each; everything else is `tensors`'s.
- * A kernel waits limit_ms for a peer and then gives up, and so do all that follow: comm_look names the peer. */
+ * A kernel waits for a peer as long as comm_set_limit says, then gives up, and so do all that follow: comm_look names
+ * the peer. */
 #ifndef KERNELS_COMM_COMM_LSA_H
 #define KERNELS_COMM_COMM_LSA_H
 
@@ -15,12 +16,11 @@
 typedef struct comm_lsa_options {
     comm *host;    /* of the same ranks; borrowed, as ctx: both end later */
     kern_ctx *ctx; /* on a GPU */
-    comm *
-        tensors; /* on ctx; the new comm's, once it is made.  NULL: what is not ours is refused with BAD_INPUT */
+    comm *tensors; /* on ctx; the new comm's, once it is made */
     int32_t head_dim;
     int32_t max_rows; /* up to COMM_LSA_MAX_ROWS */
     int32_t max_words;
-    int64_t limit_ms;
+    int64_t limit_ms; /* until comm_set_limit */
 } comm_lsa_options;
 
 /* Collective.  All that was recorded must be gone when it is destroyed (kernels/replay.h).

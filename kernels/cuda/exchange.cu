@@ -1,11 +1,9 @@
 /* One warp a row: it sends its row to all peers, polls for theirs, and merges what has come as merge.cu does.  Nothing
  * is waited for but words: no fence, no barrier, no flag. */
-#include "kernels/cuda/exchange.h"
-
 #include "kernels/cuda/cuda_check.h"
 #include "kernels/cuda/cuda_launch.h"
 #include "kernels/cuda/cuda_rotate.h"
-#include "kernels/cuda/exchange_wire.cuh"
+#include "kernels/cuda/exchange_window.cuh"
 #include "kernels/cuda/merge_row.cuh"
 
 namespace {
@@ -16,40 +14,7 @@ constexpr int kMaxWarps =
     8; /* a CTA; two of these fit an SM, so those of MAX_ROWS fit a GPU of 128 SMs */
 static_assert(CUDA_EXCHANGE_MAX_ROWS <= 128 * 2 * kMaxWarps, "all rows are under way at once");
 
-/* Where things lie in a window, in bytes. */
-struct layout {
-    int64_t quick_rows, rows, word_turns, quick_turns, turns, lost, n_bytes;
-};
-
-int64_t aligned(int64_t n_bytes)
-{
-    return (n_bytes + 127) / 128 * 128;
-}
-
-layout layout_of(const cuda_exchange_shape &s)
-{
-    const int64_t n = s.n_ranks;
-    const int64_t d = s.head_dim;
-    layout at = {};
-    at.quick_rows = aligned(2 * n * s.max_words * 8);
-    at.rows = at.quick_rows + aligned(2 * n * CUDA_EXCHANGE_QUICK_ROWS * (d * 8 + 16));
-    at.word_turns = at.rows + aligned(3 * n * s.max_rows * (d * 4 + 16));
-    at.quick_turns = at.word_turns + aligned(s.max_words * 4);
-    at.turns = at.quick_turns + aligned(CUDA_EXCHANGE_QUICK_ROWS * 4);
-    at.lost = at.turns + aligned(s.max_rows * 4);
-    at.n_bytes = at.lost + 128;
-    return at;
-}
-
-struct job {
-    char *windows[CUDA_EXCHANGE_MAX_RANKS]; /* where the buffers begin */
-    uint32_t *turns;                        /* of each row, or word */
-    uint32_t *lost, *report;
-    uint64_t limit_ns;
-    uint32_t buffer_bytes;
-    int32_t max_units; /* rows or words of a buffer that come from one rank */
-    int32_t rank, n_ranks;
-    /* merge */
+struct merge_job : end {
     const float *o, *lse; /* of this rank */
     float *o_out, *lse_out;
     const kern_head_format *formats;
@@ -59,24 +24,6 @@ struct job {
     int32_t
         heads_step; /* from the first head of a rank to that of the next one: 0 if all ranks merge all */
     int32_t group; /* query heads of a KV head */
-    /* broadcast */
-    uint32_t *words;
-    int32_t n_words;
-    int32_t root;
-
-    __device__ __forceinline__ patience waiting() const
-    {
-        return {lost, report, limit_ns, load_lost(lost), 0, 0};
-    }
-    /* Unit i, as `from` sends it, in the first buffer of the window of `at`. */
-    __device__ __forceinline__ char *unit(int at, int from, int i, int unit_bytes) const
-    {
-        return windows[at] + ((int64_t)from * max_units + i) * unit_bytes;
-    }
-    __device__ __forceinline__ int after(int k) const /* the k-th rank after this one */
-    {
-        return rank + k < n_ranks ? rank + k : rank + k - n_ranks;
-    }
 };
 
 /* Neighbours of a row, as cuda_rotate.h has them. */
@@ -95,7 +42,7 @@ __device__ __forceinline__ void load_row(const float *row, int lane, float (&x)[
 /* Polls until rows of all peers, and their lse, have come: rank r's at slots[r], lse of rank `lane` at lse_slot, if
  * has_lse.  False in all lanes: a peer was lost. */
 template <class Wire, int N, int E>
-__device__ __forceinline__ bool receive(const job &a, patience p, char *const (&slots)[N],
+__device__ __forceinline__ bool receive(const merge_job &a, patience p, char *const (&slots)[N],
                                         char *lse_slot, bool has_lse, uint32_t turn,
                                         float (&x)[N][E], float *lse)
 {
@@ -141,7 +88,7 @@ __device__ __forceinline__ bool receive(const job &a, patience p, char *const (&
 
 /* o of the merged row; x: rows of all ranks, my_lse: lse of rank `lane`. */
 template <int N, int E>
-__device__ __forceinline__ merge_sum merge(const job &a, const float (&x)[N][E], float my_lse,
+__device__ __forceinline__ merge_sum merge(const merge_job &a, const float (&x)[N][E], float my_lse,
                                            float (&o)[E])
 {
     merge_sum s;
@@ -173,7 +120,8 @@ __device__ __forceinline__ merge_sum merge(const job &a, const float (&x)[N][E],
 
 /* All that does not hang on the kernel ahead is found before it has ended.  Lane r has to do with lse of rank r. */
 template <class Wire, int N, int D>
-__global__ void __launch_bounds__(kWarp *kMaxWarps, 2) merge_rows(const __grid_constant__ job a)
+__global__ void __launch_bounds__(kWarp *kMaxWarps, 2)
+    merge_rows(const __grid_constant__ merge_job a)
 {
     constexpr int E = D / kWarp;
     const int lane = threadIdx.x % kWarp;
@@ -264,62 +212,9 @@ __global__ void __launch_bounds__(kWarp *kMaxWarps, 2) merge_rows(const __grid_c
     }
 }
 
-/* A thread a word.  All ranks send, so that nobody runs ahead of a peer that has not read yet; root's words count. */
-__global__ void __launch_bounds__(kWarp *kMaxWarps) broadcast_words(const __grid_constant__ job a)
-{
-    const int i = blockIdx.x * blockDim.x + threadIdx.x;
-    cuda_after_previous();
-    if (i >= a.n_words) {
-        return;
-    }
-    patience p = a.waiting();
-    const uint32_t turn = a.turns[i] + 1;
-    const uint32_t own = a.words[i];
-    const uint32_t buffer = (turn & 1) * a.buffer_bytes;
-    uint32_t word = own;
-    for (int k = 1; k < a.n_ranks; k++) {
-        const int to = a.after(k);
-        store_long(a.unit(to, a.rank, i, 8) + buffer, (uint64_t)turn << 32 | own);
-    }
-    for (int k = 1; k < a.n_ranks; k++) {
-        const int from = a.after(k);
-        const char *slot = a.unit(a.rank, from, i, 8) + buffer;
-        uint64_t seen = load_long(slot);
-        while ((uint32_t)(seen >> 32) != turn) {
-            if (!p.lasts(from)) {
-                return;
-            }
-            seen = load_long(slot);
-        }
-        word = from == a.root ? (uint32_t)seen : word;
-    }
-    a.words[i] = word;
-    a.turns[i] = turn;
-}
-
-/* Of buffers that begin at `place`, of max_units units of unit_bytes from each rank. */
-job job_of(const cuda_exchange_port &port, const layout &at, int64_t place, int64_t turns,
-           int32_t max_units, int64_t unit_bytes)
-{
-    job j = {};
-    char *own = port.windows[port.rank];
-    for (int r = 0; r < port.shape.n_ranks; r++) {
-        j.windows[r] = port.windows[r] + place;
-    }
-    j.turns = reinterpret_cast<uint32_t *>(own + turns);
-    j.max_units = max_units;
-    j.buffer_bytes = (uint32_t)(port.shape.n_ranks * max_units * unit_bytes);
-    j.lost = reinterpret_cast<uint32_t *>(own + at.lost);
-    j.report = port.report;
-    j.limit_ns = (uint64_t)port.limit_ns;
-    j.rank = port.rank;
-    j.n_ranks = port.shape.n_ranks;
-    return j;
-}
-
 /* Few rows, a warp each, on as many SMs as that takes; more share CTAs. */
 template <class Wire, int N, int D>
-base_status launch(cudaStream_t stream, const job &j)
+base_status launch(cudaStream_t stream, const merge_job &j)
 {
     const int spread = j.rows <= 32 ? 8 : j.rows <= 64 ? 16 : 32;
     const int wanted = (j.rows + spread - 1) / spread;
@@ -330,7 +225,7 @@ base_status launch(cudaStream_t stream, const job &j)
 }
 
 template <class Wire, int D>
-base_status launch_for_ranks(cudaStream_t stream, const job &j)
+base_status launch_for_ranks(cudaStream_t stream, const merge_job &j)
 {
     return j.n_ranks <= 2   ? launch<Wire, 2, D>(stream, j)
            : j.n_ranks <= 4 ? launch<Wire, 4, D>(stream, j)
@@ -338,32 +233,13 @@ base_status launch_for_ranks(cudaStream_t stream, const job &j)
 }
 
 template <template <int> class Wire>
-base_status launch_for_dim(cudaStream_t stream, int head_dim, const job &j)
+base_status launch_for_dim(cudaStream_t stream, int head_dim, const merge_job &j)
 {
     return head_dim == 64 ? launch_for_ranks<Wire<2>, 64>(stream, j)
                           : launch_for_ranks<Wire<4>, 128>(stream, j);
 }
 
 } // namespace
-
-extern "C" int64_t cuda_exchange_window_bytes(const cuda_exchange_shape *shape)
-{
-    return layout_of(*shape).n_bytes;
-}
-
-extern "C" base_status cuda_exchange_clear(void *stream, const cuda_exchange_shape *shape,
-                                           char *window)
-{
-    base_status st = BASE_OK;
-    const auto s = static_cast<cudaStream_t>(stream);
-    const layout at = layout_of(*shape);
-    const auto n_marked = static_cast<size_t>(at.word_turns - at.rows);
-
-    BASE_TRY(st, out, cuda_to_status(cudaMemsetAsync(window, 0, (size_t)at.n_bytes, s), "window"));
-    st = cuda_to_status(cudaMemsetAsync(window + at.rows, 0xff, n_marked, s), "window");
-out:
-    return st;
-}
 
 extern "C" base_status cuda_exchange_merge(void *stream, const cuda_exchange_port *port,
                                            const kern_merge_args *args, bool split)
@@ -392,9 +268,8 @@ extern "C" base_status cuda_exchange_merge(void *stream, const cuda_exchange_por
         return BASE_OK;
     }
     const bool quick = rows <= CUDA_EXCHANGE_QUICK_ROWS;
-    job j = quick ? job_of(*port, at, at.quick_rows, at.quick_turns, CUDA_EXCHANGE_QUICK_ROWS,
-                           shape.head_dim * 8 + 16)
-                  : job_of(*port, at, at.rows, at.turns, shape.max_rows, shape.head_dim * 4 + 16);
+    merge_job j = {};
+    static_cast<end &>(j) = end_of(*port, at, quick ? at.quick_rows : at.rows);
     j.o = args->partials + port->rank * args->rank_stride;
     j.lse = j.o + (int64_t)args->rows * args->head_dim;
     j.o_out = args->o;
@@ -407,27 +282,4 @@ extern "C" base_status cuda_exchange_merge(void *stream, const cuda_exchange_por
     j.group = args->formats != nullptr ? args->n_heads / args->n_kv_heads : 1;
     return quick ? launch_for_dim<tagged_wire>(s, args->head_dim, j)
                  : launch_for_dim<marked_wire>(s, args->head_dim, j);
-}
-
-extern "C" base_status cuda_exchange_broadcast(void *stream, const cuda_exchange_port *port,
-                                               uint32_t *words, int32_t n_words, int32_t root)
-{
-    const cuda_exchange_shape &shape = port->shape;
-    const layout at = layout_of(shape);
-    if (n_words < 0 || n_words > shape.max_words || root < 0 || root >= shape.n_ranks) {
-        return BASE_FAIL(BASE_BAD_INPUT, "broadcast of %d words from rank %d; made for %d words",
-                         n_words, root, shape.max_words);
-    }
-    if (n_words == 0) {
-        return BASE_OK;
-    }
-    job j = job_of(*port, at, 0, at.word_turns, shape.max_words, 8);
-    j.words = words;
-    j.n_words = n_words;
-    j.root = root;
-    const int n_threads =
-        n_words < kWarp * kMaxWarps ? kWarp * ((n_words + kWarp - 1) / kWarp) : kWarp * kMaxWarps;
-    cuda_launch(broadcast_words, dim3((n_words + n_threads - 1) / n_threads), n_threads,
-                static_cast<cudaStream_t>(stream), j);
-    return CUDA_LAUNCHED("broadcast");
 }

@@ -7,11 +7,12 @@
  *   window   [2][N][max_words] words, each beside its epoch                     broadcast
  *            [2][N][QUICK_ROWS][D + 2] words, each beside its epoch             merge of up to QUICK_ROWS rows
  *            [3][N][max_rows][D + 4] words, or a mark where none has come yet   merge of more
- *            then what the rank alone uses: how often each word and row was exchanged, and whether a peer was lost
+ *            beside each, how often every word or row was exchanged; at the end, whether a peer was lost, and how long
+ *            to wait.  These the rank alone uses
  *
  * All ranks make the same calls in the same order, on one stream each.  A call may be recorded in a graph and run again:
  * what changes from call to call lies in the window.
- * When a peer's words do not come within limit_ns, the kernel ends, *report becomes CUDA_EXCHANGE_LOST + that rank, and
+ * When a peer's words do not come within the limit, the kernel ends, *report becomes CUDA_EXCHANGE_LOST + that rank, and
  * this and all later kernels leave their outputs as they are, without waiting.  Nothing is exchanged after that.
  * Pointers are to device memory and 16-byte aligned.  stream is a cudaStream_t. */
 #ifndef KERNELS_CUDA_EXCHANGE_H
@@ -42,14 +43,19 @@ typedef struct cuda_exchange_port { /* one rank's end */
     int32_t rank;
     char *windows[CUDA_EXCHANGE_MAX_RANKS]; /* of every rank, as this one reaches them */
     uint32_t *report;                       /* 0, or who was lost; host memory that kernels reach */
-    int64_t limit_ns;
 } cuda_exchange_port;
 
 int64_t cuda_exchange_window_bytes(const cuda_exchange_shape *shape);
 
-/* Makes a window ready, once it is done on the stream; peers store only after that.  Errors: DEVICE_LOST. */
+/* Makes a window ready, once it is done on the stream; peers store only after that.  Kernels that wait give up at once
+ * until there is a limit.  Errors: DEVICE_LOST. */
 BASE_MUST_CHECK base_status cuda_exchange_clear(void *stream, const cuda_exchange_shape *shape,
                                                 char *window);
+
+/* How long a kernel after this call waits for a word, in a graph that was recorded before too.
+ * Errors: BAD_INPUT (not in 2 .. 2^32 - 1), DEVICE_LOST. */
+BASE_MUST_CHECK base_status cuda_exchange_limit(void *stream, const cuda_exchange_port *port,
+                                                int64_t limit_us);
 
 /* args: of op_merge.h, with this rank's place among the partials alone filled, and nothing else of them read or written.
  * split: the rank merges heads [rank * H / N, (rank + 1) * H / N) only; o is [T, H / N, D], lse [T, H / N]; needs

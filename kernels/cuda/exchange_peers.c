@@ -33,7 +33,7 @@ static void note(card *mine, base_status st)
     }
 }
 
-static base_status make_window(cuda_exchange *x, void *stream, card *mine)
+static base_status make_window(cuda_exchange *x, void *stream, int64_t limit_ms, card *mine)
 {
     base_status st = BASE_OK;
     cuda_exchange_port *port = &x->port;
@@ -56,6 +56,7 @@ static base_status make_window(cuda_exchange *x, void *stream, card *mine)
     BASE_TRY(st, out,
              cuda_to_status(cudaHostGetDevicePointer((void **)&port->report, report, 0), "report"));
     BASE_TRY(st, out, cuda_exchange_clear(stream, &port->shape, window));
+    BASE_TRY(st, out, cuda_exchange_limit(stream, port, limit_ms * 1000));
     BASE_TRY(st, out, cuda_to_status(cudaStreamSynchronize(stream), "window"));
     st = cuda_to_status(cudaIpcGetMemHandle(&mine->window, window), "sharing memory");
 out:
@@ -141,12 +142,10 @@ base_status cuda_exchange_open(const cuda_exchange_options *options, const base_
         return BASE_FAIL(BASE_NO_MEMORY, "exchange of %d ranks", n);
     }
     *x = (cuda_exchange){.host = options->host, .mem = *mem};
-    x->port = (cuda_exchange_port){.shape = options->shape,
-                                   .rank = comm_rank(options->host),
-                                   .limit_ns = options->limit_ms * 1000000};
+    x->port = (cuda_exchange_port){.shape = options->shape, .rank = comm_rank(options->host)};
     x->port.shape.n_ranks = n;
     (void)gethostname(mine.host, sizeof mine.host - 1);
-    note(&mine, make_window(x, options->stream, &mine));
+    note(&mine, make_window(x, options->stream, options->limit_ms, &mine));
     BASE_TRY(st, out, show(x, &mine, cards));
     note(&mine, map_windows(x, cards));
     BASE_TRY(st, out, show(x, &mine, cards));
@@ -167,8 +166,7 @@ const cuda_exchange_port *cuda_exchange_port_of(const cuda_exchange *x)
 base_status cuda_exchange_check(const cuda_exchange *x)
 {
     const uint32_t word = *(const volatile uint32_t *)x->report;
-    return word == 0
-               ? BASE_OK
-               : BASE_FAIL(BASE_PEER_LOST, "exchange: nothing from rank %u in %lld ms",
-                           word & ~CUDA_EXCHANGE_LOST, (long long)(x->port.limit_ns / 1000000));
+    return word == 0 ? BASE_OK
+                     : BASE_FAIL(BASE_PEER_LOST, "exchange: nothing came from rank %u in time",
+                                 word & ~CUDA_EXCHANGE_LOST);
 }

@@ -15,7 +15,7 @@ typedef struct cuda_exchange_options {
     void *stream;              /* a cudaStream_t: of all calls through the port */
     comm *host;                /* of the same ranks; borrowed, and ends later */
     cuda_exchange_shape shape; /* n_ranks is the comm's to say */
-    int64_t limit_ms;          /* that a kernel waits for a peer */
+    int64_t limit_ms;          /* that a kernel waits for a peer, until cuda_exchange_limit */
 } cuda_exchange_options;
 
 /* Collective.  Errors, on every rank alike: UNAVAILABLE naming the first rank that cannot take part, and why; PEER_LOST. */

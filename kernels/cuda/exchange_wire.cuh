@@ -1,4 +1,4 @@
-/* kernels/cuda/exchange_wire.cuh - how floats travel in a window (exchange.h), and how long a warp waits for them.
+/* kernels/cuda/exchange_wire.cuh - how floats travel in a window (exchange.h).
  *
  * A wire says how a lane's E floats of a row are stored by a peer, looked at here, and told from what was there before:
  *   tagged_wire  a word of 64 bits is a float and the epoch, stored and loaded as one: whoever sees the epoch has the
@@ -228,54 +228,16 @@ struct marked_wire {
     }
 };
 
-__device__ __forceinline__ uint32_t load_lost(const uint32_t *lost)
+/* Of a row of either wire. */
+template <template <int> class Wire>
+constexpr int row_bytes(int head_dim)
 {
-    uint32_t x;
-    asm volatile("ld.relaxed.gpu.global.u32 %0,[%1];" : "=r"(x) : "l"(lost) : "memory");
-    return x;
+    return head_dim == 64 ? Wire<64 / kWarp>::kRowBytes : Wire<128 / kWarp>::kRowBytes;
 }
 
-/* What ends a wait.  `lost` is the word of the window that says that a peer was lost, `was_lost` what it said when the
- * kernel began: loaded then, it costs a poll that succeeds no time. */
-struct patience {
-    uint32_t *lost;
-    uint32_t *report;
-    uint64_t limit_ns;
-    uint32_t was_lost;
-    uint32_t n_polls;
-    uint64_t begun_ns;
-
-    static __device__ __forceinline__ uint64_t now_ns()
-    {
-        uint64_t t;
-        asm volatile("mov.u64 %0,%globaltimer;" : "=l"(t));
-        return t;
-    }
-
-    /* False: give up.  The first of all warps that has waited too long for a peer says for whom. */
-    __device__ __forceinline__ bool lasts(int missing)
-    {
-        constexpr uint32_t kPollsPerLook = 256;
-        if (was_lost != 0) {
-            return false;
-        }
-        if (++n_polls % kPollsPerLook != 0) {
-            return true;
-        }
-        const uint64_t now = now_ns();
-        begun_ns = begun_ns == 0 ? now : begun_ns;
-        if (load_lost(lost) != 0) {
-            return false;
-        }
-        if (now - begun_ns < limit_ns) {
-            return true;
-        }
-        if (atomicExch(lost, 1u) == 0) {
-            store_word((char *)report, CUDA_EXCHANGE_LOST | (uint32_t)missing);
-        }
-        return false;
-    }
-};
+/* A word of a broadcast is tagged, without a row. */
+constexpr int kWordBytes = 8;
+constexpr int kWordBuffers = 2;
 
 } // namespace exchange
 

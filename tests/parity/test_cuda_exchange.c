@@ -1,8 +1,12 @@
 /* The one-shot exchange between ranks that are streams of one process: every word of every call is what kern_cuda_merge
- * makes of the same partials, however far the ranks drift apart. */
+ * makes of the same partials, however far the ranks drift apart.
+ *
+ * usage: parity.test_cuda_exchange [REPLAYS]    of each graph that is replayed for long (300) */
 #include "tests/support/exchange_case.h"
 
 #include "base/clock.h"
+
+static int32_t n_long = 300;
 
 typedef struct world {
     exchange_case x;
@@ -27,9 +31,9 @@ static world *world_open(const plan *p)
     OK(cudaDeviceSynchronize());
     for (int32_t r = 0; r < p->n_ranks; r++) {
         cuda_exchange_port *port = &w->ranks[r].port;
-        *port = (cuda_exchange_port){
-            .shape = shape, .rank = r, .report = w->report + r, .limit_ns = LIMIT_NS};
+        *port = (cuda_exchange_port){.shape = shape, .rank = r, .report = w->report + r};
         memcpy(port->windows, windows, sizeof windows);
+        CHECK_STATUS(cuda_exchange_limit(w->ranks[r].stream, port, LIMIT_US), BASE_OK);
     }
     return w;
 }
@@ -93,7 +97,7 @@ static void graphs_go_on_where_the_last_replay_ended(void **state)
     (void)state;
     for (int32_t n_ranks = 2; n_ranks <= 4; n_ranks++) {
         plan p = plan_of(n_ranks, 128, 16, true, ROWS_AT_ONCE / n_ranks / 16);
-        p.n_replays = 300;
+        p.n_replays = n_long;
         run(&p);
     }
 }
@@ -112,8 +116,9 @@ static void a_missing_rank_is_named_and_nobody_hangs(void **state)
         }
         world *w = world_open(&p);
         for (int32_t r = 0; r < 2; r++) {
-            w->ranks[r].port.limit_ns = 200000000;
-            record(&w->ranks[r]);
+            record(&w->ranks[r]); /* the limit is not the graph's */
+            CHECK_STATUS(cuda_exchange_limit(w->ranks[r].stream, &w->ranks[r].port, 200000),
+                         BASE_OK);
             spoil(&w->ranks[r]);
         }
         for (int32_t again = 0; again < 2; again++) {
@@ -157,10 +162,12 @@ static void other_shapes_are_refused(void **state)
     CHECK_STATUS(cuda_exchange_broadcast(NULL, port, (uint32_t *)lent, MAX_WORDS + 1, 0),
                  BASE_BAD_INPUT);
     CHECK_STATUS(cuda_exchange_broadcast(NULL, port, (uint32_t *)lent, 1, 1), BASE_BAD_INPUT);
+    CHECK_STATUS(cuda_exchange_limit(NULL, port, 0), BASE_BAD_INPUT);
+    CHECK_STATUS(cuda_exchange_limit(NULL, port, 1ll << 32), BASE_BAD_INPUT);
     world_close(w);
 }
 
-int main(void)
+int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_word_is_what_the_op_makes_of_gathered_partials),
@@ -168,6 +175,7 @@ int main(void)
         cmocka_unit_test(a_missing_rank_is_named_and_nobody_hangs),
         cmocka_unit_test(other_shapes_are_refused),
     };
+    n_long = argc > 1 ? (int32_t)strtol(argv[1], NULL, 10) : n_long;
     /* A rank that waits must not keep another from starting. */
     (void)setenv("CUDA_DEVICE_MAX_CONNECTIONS", "32", 0);
     (void)setenv("CUDA_MODULE_LOADING", "EAGER", 0);

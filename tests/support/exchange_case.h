@@ -15,7 +15,7 @@
 #define N_SETS     3 /* of partials, which calls take in turn */
 #define GROUP      4 /* query heads of a KV head */
 #define DELAY_MAX  ((size_t)96 << 20)
-#define LIMIT_NS   4000000000
+#define LIMIT_US   4000000
 #define BROADCAST  0 /* rows of a call that broadcasts */
 #define SET_STRIDE ((int64_t)MAX_ROWS * 129)
 

@@ -40,13 +40,21 @@ static base_status open_ar(const way_place *place, const base_alloc *mem, comm *
 
 static base_status open_lsa(const way_place *place, const base_alloc *mem, comm **comm_out)
 {
+    base_status st = BASE_OK;
+    comm *beneath = NULL;
+    BASE_TRY(st, out, open_nccl(place, COMM_NCCL_AG, mem, &beneath));
     const comm_lsa_options options = {.host = place->host,
                                       .ctx = place->ctx,
+                                      .tensors = beneath,
                                       .head_dim = place->head_dim,
                                       .max_rows = place->max_rows,
                                       .max_words = MAX_WORDS,
                                       .limit_ms = LIMIT_MS};
-    return comm_lsa_create(&options, mem, comm_out);
+    BASE_TRY(st, out, comm_lsa_create(&options, mem, comm_out));
+    beneath = NULL;
+out:
+    comm_destroy(beneath);
+    return st;
 }
 
 const way ways[] = {

@@ -22,6 +22,7 @@ typedef struct flight { /* a step under way */
 
 struct engine {
     comm *ranks; /* for plans */
+    comm *tensors;
     kern_ctx *ctx;
     kv_shard *shard;
     forward *forward;
@@ -119,6 +120,7 @@ base_status engine_create(const model *m, const kv_format *format, kern_ctx *ctx
     }
     e->mem = *mem;
     e->ranks = comms->plans;
+    e->tensors = comms->tensors;
     e->ctx = ctx;
     e->rank = comm_rank(e->ranks);
     e->n_ahead = options->n_ahead;
@@ -214,6 +216,7 @@ static base_status begin_step(engine *e)
         n_made = lead_picks(e->lead, e->picks);
     }
     forward_set_timeout(e->forward, f.deadline_ms);
+    BASE_TRY(st, out, comm_set_limit(e->tensors, pace_wait_ms(f.deadline_ms)));
     BASE_TRY(st, out, forward_begin(e->forward, e->shard, step, e->ids, e->picks, n_made));
     e->flights[e->n_flights++] = f;
 

@@ -42,6 +42,11 @@ int64_t pace_deadline_ms(const step_pace *p, int32_t n_tokens)
     return ms > ENGINE_MIN_STEP_MS ? (int64_t)ms : ENGINE_MIN_STEP_MS;
 }
 
+int64_t pace_wait_ms(int64_t deadline_ms)
+{
+    return deadline_ms - deadline_ms / 4; /* a quarter: what the step should take, or more */
+}
+
 int32_t pace_chunk(const step_pace *p, int32_t n_decoding, int64_t goal_ms, int32_t prefill_chunk)
 {
     if (goal_ms == 0 || p->latest_us_per_token <= 0.0) {

@@ -29,6 +29,10 @@ void pace_note(step_pace *p, int64_t us, int32_t n_tokens);
  * expected to; ENGINE_STEP_MS while nothing is known. */
 int64_t pace_deadline_ms(const step_pace *p, int32_t n_tokens);
 
+/* How long a GPU's kernel waits for a peer in a step with that deadline, if it can give up by itself and say who was
+ * missing: less, so that whoever is lost while the step takes what it should is named before the step is overdue. */
+int64_t pace_wait_ms(int64_t deadline_ms);
+
 /* Tokens of prompts for a step with n_decoding other tokens: as many blocks as are expected to take goal_ms
  * with them, at least one, at most prefill_chunk (a multiple of 128); prefill_chunk while nothing is
  * known, or when goal_ms is 0. */

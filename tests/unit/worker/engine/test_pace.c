@@ -93,6 +93,8 @@ static void the_parts_of_the_promise_add_up(void **state)
     pace_note(&p, (int64_t)ENGINE_STEP_GOAL_MS * 1000, 1);
     assert_true(pace_deadline_ms(&p, 1) + ENGINE_ABORT_MS + ENGINE_END_MS <= ENGINE_GONE_MS);
     assert_true(pace_deadline_ms(&p, 1) >= 4 * ENGINE_STEP_GOAL_MS);
+    assert_true(pace_wait_ms(ENGINE_MIN_STEP_MS) + ENGINE_STEP_GOAL_MS < ENGINE_MIN_STEP_MS);
+    assert_int_equal(pace_wait_ms(4000), 3000);
     assert_true(ENGINE_PLAN_MS - ENGINE_HEARTBEAT_MS >= 4 * ENGINE_STEP_GOAL_MS);
 }
 
