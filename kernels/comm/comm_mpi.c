@@ -4,6 +4,7 @@
 
 #include <mpi.h>
 #include <sched.h>
+#include <stdio.h>
 
 #define CREATE_TIMEOUT_MS 60000 /* all ranks have started by then, or will not */
 
@@ -61,11 +62,13 @@ static base_status mpi_broadcast(comm *c, void *buf, size_t n_bytes, int32_t roo
     base_status st = BASE_OK;
     mpi_comm *m = (mpi_comm *)c;
     MPI_Request request = MPI_REQUEST_NULL;
+    char what[32];
 
-    BASE_TRY(st, out,
-             mpi_to_status(MPI_Ibcast(buf, (int)n_bytes, MPI_BYTE, root, m->handle, &request),
-                           "broadcast"));
-    st = wait_done(&request, "broadcast", timeout_ms);
+    (void)snprintf(what, sizeof what, "broadcast of rank %d", root);
+    BASE_TRY(
+        st, out,
+        mpi_to_status(MPI_Ibcast(buf, (int)n_bytes, MPI_BYTE, root, m->handle, &request), what));
+    st = wait_done(&request, what, timeout_ms);
 out:
     return st;
 }
