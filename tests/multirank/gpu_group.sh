@@ -1,6 +1,6 @@
 #!/bin/bash
 # A group of three ranks on GPUs, which they share where there are fewer: the tokens of one rank, and how it ends when a
-# rank is killed or stopped in decode.
+# rank is killed or stopped, in decode and in a long prefill.
 # usage: gpu_group.sh BIN TRANSPORT    from the root of the checkout; 77 where there is no GPU
 bin=$1
 merge="--merge $2"
@@ -60,8 +60,23 @@ named() { # program, of the pids that are read
     done
 }
 
-fault() { # signal, most milliseconds until all ranks are gone
-    "$bin/ropewalk" serve --model $model --ranks $ranks --device cuda $merge $share --max-context 4096 --listen 127.0.0.1:0 \
+gpu_bytes() { # MiB taken of all GPUs; nothing where nobody can say
+    nvidia-smi --query-gpu=memory.used --format=csv,noheader,nounits 2>/dev/null | awk '{ n += $1 } END { if (NR > 0) print n }'
+}
+
+limit_ms=2000 # ENGINE_GONE_MS: a step takes much less than a quarter of its least deadline
+yes "Once upon a time there was a ship, and nobody knew where it went." | head -c 500000 >"$work/long"
+
+client() { # a prompt's file, tokens
+    "$bin/ropewalk" generate --connect "$target" --prompt-file "$1" --ignore-eos --max-new-tokens "$2" --temperature 0 \
+        --progress
+}
+
+fault() { # signal, decode or prefill
+    rm -f "$work"/{serve.log,stream,told}
+    touch "$work"/{serve.log,stream,told} # not what the last group said
+    before=$(gpu_bytes)
+    "$bin/ropewalk" serve --model $model --ranks $ranks --device cuda $merge $share --max-context 131072 --listen 127.0.0.1:0 \
         >"$work/serve.log" 2>&1 &
     serve=$!
     for _ in $(seq 600); do
@@ -70,13 +85,21 @@ fault() { # signal, most milliseconds until all ranks are gone
         sleep 0.1
     done
     target=$(sed -nE 's/^serving .* on ([^,]*),.*/\1/p' "$work/serve.log")
-    "$bin/ropewalk" generate --connect "$target" --prompt "Once upon a time" --ignore-eos --max-new-tokens 3000 \
-        --temperature 0 >"$work/stream" 2>&1 &
+    head -c 4000 "$work/long" >"$work/warm" # some 1000 tokens: two steps, for the first of a kind has half a minute
+    client "$work/warm" 8 >/dev/null 2>&1 || fail "no answer"
+    if [ "$2" = decode ]; then
+        client "$work/warm" 100000 >"$work/stream" 2>"$work/told" &
+        grown="$work/stream" enough=300
+    else
+        client "$work/long" 1 >"$work/stream" 2>"$work/told" &
+        grown="$work/told" enough=30
+    fi
     stream=$!
     for _ in $(seq 600); do
-        [ "$(wc -c <"$work/stream")" -gt 200 ] && break
+        [ "$(wc -c <"$grown")" -gt $enough ] && break
         sleep 0.05
     done
+    [ "$(wc -c <"$grown")" -gt $enough ] || fail "SIG$1: no $2"
     mpirun=$(children_of $serve | named mpirun)
     mapfile -t pids < <(children_of "$mpirun" | named ropewalk-worker)
     [ ${#pids[@]} = $ranks ] || fail "${#pids[@]} ranks"
@@ -87,15 +110,27 @@ fault() { # signal, most milliseconds until all ranks are gone
         sleep 0.01
     done
     took=$((($(date +%s%N) - begun) / 1000000))
+    wait $stream 2>/dev/null
+    client_status=$?
+    told=$((($(date +%s%N) - begun) / 1000000))
     wait $serve
     status=$?
-    kill $stream 2>/dev/null
-    wait $stream 2>/dev/null
     grep "leaving" "$work/serve.log"
-    echo "SIG$1: all ranks gone after $took ms, serve ends with $status"
+    echo "SIG$1 in $2: all ranks gone after $took ms, the client told after $told, serve ends with $status"
     [ $status != 0 ] || fail "SIG$1: serve ends with 0"
-    [ $took -le "$2" ] || fail "SIG$1: $took ms, at most $2"
+    [ $client_status != 0 ] && grep -q UNAVAILABLE "$work/told" || fail "SIG$1: the client ends with $client_status"
+    [ "$2" = decode ] || [ ! -s "$work/stream" ] || fail "SIG$1: the prompt had ended"
+    [ $took -le $limit_ms ] || fail "SIG$1: $took ms, at most $limit_ms"
+    after=$(gpu_bytes)
+    [ "${after:-0}" -le $((${before:-0} + 16)) ] || fail "SIG$1: the GPUs have $after MiB taken, $before before"
 }
-fault KILL 2000
-fault STOP 4000
+fault KILL decode
+fault KILL prefill
+fault STOP decode
+# Kernels of our own say who was missing; decode has no other exchanges.
+if [ "$2" = lsa ]; then
+    named=$(grep -cE "rank [02]: leaving.*nothing came from rank 1" "$work/serve.log")
+    [ "$named" = 2 ] || fail "$named of 2 ranks name the one that was stopped"
+fi
+fault STOP prefill
 echo PASSED
