@@ -1,10 +1,12 @@
 /* The step loop for many steps, a step ahead, on the GPU if there is one: sequences join and are cancelled at random.
  *
  * usage: soak.test_engine [STEPS]
+ *        mpirun -n N soak.test_engine STEPS mpi|nccl-ag|lsa    ranks that come late at random (soak/group.h)
  *
  * Every request is one of a few kinds, whose tokens are first made alone; each must get the same again beside whatever
  * else runs.  Numbers are summed in another order there: a greedy sequence may go another way only where its two most
- * likely tokens are close, and one that draws where a draw falls on a boundary, which is seldom.  Device memory and
+ * likely tokens are close, and one that draws where a draw falls on a boundary, which is seldom.  N ranks must make what
+ * rank 0 makes alone.  Device memory and
  * the host's must not grow once all sizes of steps have occurred. */
 #include "base/clock.h"
 #include "base/json.h"
@@ -12,6 +14,7 @@
 #include "base/random.h"
 #include "kernels/comm/comm.h"
 #include "kernels/device.h"
+#include "tests/soak/group.h"
 #include "tests/support/test.h"
 #include "worker/engine/engine.h"
 
@@ -76,7 +79,9 @@ static struct {
     model *model;
     kv_format *format;
     kern_ctx *ctx;
-    comm *ranks;
+    comm *alone;
+    soak_group *group; /* NULL: one rank */
+    int32_t n_ranks;
     kern_device device;
     kind kinds[KINDS];
     int64_t n_steps;
@@ -276,7 +281,8 @@ static void solo_emit(void *ctx, const group_up *up)
     }
 }
 
-static void run(const engine_io *io, int32_t n_ahead)
+/* io: NULL on ranks that follow. */
+static void run(const engine_io *io, const engine_comms *comms, int32_t n_ahead)
 {
     static const volatile sig_atomic_t never;
     const engine_options options = {.max_batch = BATCH,
@@ -284,11 +290,16 @@ static void run(const engine_io *io, int32_t n_ahead)
                                     .max_context = 1024,
                                     .n_pages = BATCH * 6, /* some wait for pages */
                                     .n_ahead = n_ahead};
-    const engine_comms comms = {the.ranks, the.ranks};
     engine *e = NULL;
-    CHECK_STATUS(engine_create(the.model, the.format, the.ctx, &comms, &options, &base_heap, &e),
+    CHECK_STATUS(engine_create(the.model, the.format, the.ctx, comms, &options, &base_heap, &e),
                  BASE_OK);
+    if (comms->plans != the.alone) {
+        CHECK_STATUS(soak_group_watch(the.group, e), BASE_OK);
+    }
     CHECK_STATUS(engine_run(e, io, &never), BASE_OK);
+    if (comms->plans != the.alone) {
+        CHECK_STATUS(soak_group_rest(the.group), BASE_OK);
+    }
     engine_destroy(e);
 }
 
@@ -309,7 +320,8 @@ static void make_kinds(const int32_t *text)
         }
         solo o = {.k = k};
         const engine_io io = {&o, solo_next, solo_emit};
-        run(&io, 0);
+        const engine_comms alone = {the.alone, the.alone};
+        run(&io, &alone, 0);
         assert_int_equal(o.s.open[0].n_got, N_NEW);
     }
 }
@@ -319,15 +331,20 @@ static void sequences_get_the_tokens_that_they_get_alone(void **state)
     static script s;
     (void)state;
     const engine_io io = {&s, next, emit};
+    const engine_comms comms =
+        the.group != NULL ? soak_group_comms(the.group) : (engine_comms){the.alone, the.alone};
     s.n_steps = the.n_steps;
     const int64_t begun = base_now_us();
-    run(&io, 1);
+    run(comm_rank(comms.plans) == 0 ? &io : NULL, &comms, 1);
+    if (comm_rank(comms.plans) != 0) {
+        return;
+    }
     const double seconds = (double)(base_now_us() - begun) * 1e-6;
-    print_message("%lld steps on %s, %.3f ms each: %lld tokens of %lld sequences, %lld cancelled, "
-                  "%lld refused\n",
-                  (long long)s.steps, kern_device_name(the.device), seconds * 1e3 / (double)s.steps,
-                  (long long)s.n_tokens, (long long)s.n_ended, (long long)s.n_cancelled,
-                  (long long)s.n_refused);
+    print_message("%lld steps of %d ranks on %s, %.3f ms each: %lld tokens of %lld sequences, %lld "
+                  "cancelled, %lld refused\n",
+                  (long long)s.steps, the.n_ranks, kern_device_name(the.device),
+                  seconds * 1e3 / (double)s.steps, (long long)s.n_tokens, (long long)s.n_ended,
+                  (long long)s.n_cancelled, (long long)s.n_refused);
     print_message("greedy: %lld tokens as alone, %lld sequences went another way at a close call; "
                   "drawn: %lld, %lld\n",
                   (long long)s.n_greedy, (long long)s.n_greedy_apart, (long long)s.n_drawn,
@@ -341,7 +358,7 @@ static void sequences_get_the_tokens_that_they_get_alone(void **state)
 #ifndef __SANITIZE_ADDRESS__ /* keeps what was freed */
     assert_true(host_bytes() - s.host_bytes < GROWTH_BYTES);
 #endif
-    assert_true(device_bytes() - s.device_bytes < GROWTH_BYTES);
+    assert_true(device_bytes() - s.device_bytes < GROWTH_BYTES * the.n_ranks);
 }
 
 static int set_up(void **state)
@@ -362,17 +379,26 @@ static int set_up(void **state)
     const kv_shape shape = {c->n_layers, c->n_kv_heads, c->head_dim};
     CHECK_STATUS(kv_policy_parse("tq:k=4,v=4", &policy), BASE_OK);
     CHECK_STATUS(kv_format_create(&policy, &shape, &base_heap, &the.format), BASE_OK);
-    CHECK_STATUS(comm_self_create(&base_heap, &the.ranks), BASE_OK);
-    CHECK_STATUS(kern_ctx_create(the.device, 2, &base_heap, &the.ctx), BASE_OK);
-    make_kinds(text);
-    return 0;
+    CHECK_STATUS(comm_self_create(&base_heap, &the.alone), BASE_OK);
+    if (the.group != NULL) {
+        CHECK_STATUS(soak_group_join(the.group, c->head_dim), BASE_OK);
+        the.ctx = soak_group_ctx(the.group);
+    } else {
+        CHECK_STATUS(kern_ctx_create(the.device, 2, &base_heap, &the.ctx), BASE_OK);
+    }
+    if (the.group == NULL || soak_group_rank(the.group) == 0) {
+        make_kinds(text);
+    }
+    return the.group == NULL || soak_group_meet(the.group) == BASE_OK ? 0 : -1;
 }
 
 static int tear_down(void **state)
 {
     (void)state;
-    kern_ctx_destroy(the.ctx);
-    comm_destroy(the.ranks);
+    if (the.group == NULL) {
+        kern_ctx_destroy(the.ctx);
+    }
+    comm_destroy(the.alone);
     kv_format_destroy(the.format);
     model_close(the.model);
     return 0;
@@ -384,15 +410,23 @@ int main(int argc, char **argv)
         cmocka_unit_test(sequences_get_the_tokens_that_they_get_alone),
     };
     base_log_init("soak", BASE_LOG_ERROR);
+    the.n_ranks = 1;
     if (kern_device_choose(NULL, &the.device) != BASE_OK) {
         return 1;
     }
-    if (argc == 1 && kern_gpu_in_build() && the.device == KERN_DEVICE_CPU) {
+    if (kern_gpu_in_build() && the.device == KERN_DEVICE_CPU &&
+        (argc == 1 || (argc == 3 && strcmp(argv[2], "mpi") != 0))) {
         printf("SKIP: no GPU; builds without CUDA run it on the CPU\n");
         return TEST_SKIPPED;
+    }
+    if (argc == 3 && soak_group_open(argv[2], &the.group, &the.device, &the.n_ranks) != BASE_OK) {
+        (void)fprintf(stderr, "%s\n", base_last_error());
+        return 1;
     }
     the.n_steps = argc > 1                         ? strtoll(argv[1], NULL, 10)
                   : the.device == KERN_DEVICE_CUDA ? GPU_STEPS
                                                    : CPU_STEPS;
-    return cmocka_run_group_tests(tests, set_up, tear_down);
+    const int n_failed = cmocka_run_group_tests(tests, set_up, tear_down);
+    soak_group_close(the.group);
+    return n_failed;
 }
