@@ -68,13 +68,13 @@ __global__ void __launch_bounds__(PACK_ROWS, kCtas)
     pack_gaps<PACK_ROWS>(head, side, page);
     const cuda_side *s = &head->side[side];
     uint8_t *bytes = page + s->begin;
-    ptx_copies_wait();
     for (int i = 0; i < s->n_segments; i++) {
         const cuda_segment g = s->segments[i];
         bool is_common = true;
         if (g.bits != kPlain) {
             is_common = pack_book_load(k, layer.floats + g.book, g.bits);
         }
+        ptx_copies_wait();                        /* the first book came while rows did */
         is_common = __syncthreads_and(is_common); /* rows and book are here */
         switch (g.bits) {
         case 1: write_segment<1>(rows, k, is_common, g, side, bytes); break;

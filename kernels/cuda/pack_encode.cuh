@@ -5,8 +5,8 @@
  *
  * Up to 4 bits nothing is divided but the thresholds' own neighbours: a quotient rounds monotonously, so for every
  * threshold there is a largest bf16 value whose quotient by the row's length is not above it.  Books are symmetric, so
- * magnitudes are compared, those of two dims at once, and a sum of ones over the comparisons is the magnitude of
- * the code.  Wider books are searched (pack_search.cuh).  Rows and books that neither is for are divided. */
+ * the magnitude of a code is searched for among half of the limits, for two dims at once.  Wider books have a table to
+ * search with (pack_search.cuh).  Rows and books that neither is for are divided. */
 #ifndef KERNELS_CUDA_PACK_ENCODE_CUH
 #define KERNELS_CUDA_PACK_ENCODE_CUH
 
@@ -37,11 +37,12 @@ __device__ __forceinline__ bool pack_book_load(pack_book &k, const float *floats
     return bits <= PACK_MAX_LIMITS ? fits : pack_cells_make(k, floats, bits) && fits;
 }
 
-/* limit[i]: the largest bf16 whose quotient by nu, 2^-34 .. 2^15, is not above positive threshold i: the bf16 nearest to
- * t nu or the one before it.  Returns false if a quotient is a threshold: then the two signs have different limits. */
+/* Both halves of limit[i]: the largest bf16 whose quotient by nu, 2^-34 .. 2^15, is not above positive threshold i: the
+ * bf16 nearest to t nu or the one before it.  Returns false if a quotient is a threshold: then the two signs have
+ * different limits. */
 template <int B>
 __device__ __forceinline__ bool pack_limits(const pack_book &k, const pack_divisor &by,
-                                            __nv_bfloat16 *limit)
+                                            __nv_bfloat162 *limit)
 {
     constexpr int n = (1 << (B - 1)) - 1;
     bool apart = true;
@@ -51,46 +52,40 @@ __device__ __forceinline__ bool pack_limits(const pack_book &k, const pack_divis
         const uint16_t near = __bfloat16_as_ushort(__float2bfloat16_rn(t * by.nu));
         const float quotient = by.divide_middling(pack_even(near));
         apart = apart && quotient != t;
-        limit[i] = __ushort_as_bfloat16(near - (quotient > t ? 1 : 0));
+        limit[i] = __bfloat162bfloat162(__ushort_as_bfloat16(near - (quotient > t ? 1 : 0)));
     }
     return apart;
 }
 
-/* Of two positive values, plus 32.0: how many of the limits, 2^(B - 1) - 1 in ascending order, are below.  Of 4 bits the middle
- * one tells which three of the others count. */
+/* Of two magnitudes: how many of the limits, 2^(B - 1) - 1 in ascending order, are below, times pack_step. */
 template <int B>
-__device__ __forceinline__ uint32_t pack_magnitude(__nv_bfloat162 x, const __nv_bfloat16 *limit)
+__device__ __forceinline__ uint32_t pack_magnitude(__nv_bfloat162 x, const __nv_bfloat162 *limit)
 {
-    constexpr int n = B == 4 ? 3 : (1 << (B - 1)) - 1;
-    uint32_t upper = 0; /* all ones where it is above the middle */
-    uint32_t start = 0x42004200u;
-    if constexpr (B == 4) {
-        upper = __hgt2_mask(x, __bfloat162bfloat162(limit[3]));
-        start |= upper & 0x00100010u; /* four */
-    }
-    __nv_bfloat162 count = *(const __nv_bfloat162 *)&start;
+    uint32_t left[1 << (B - 1)]; /* after each comparison half of the limits */
+    uint32_t magnitude = 0;
 #pragma unroll
-    for (int i = 0; i < n; i++) {
-        __nv_bfloat162 of = __bfloat162bfloat162(limit[i]);
-        if constexpr (B == 4) {
-            const __nv_bfloat162 high = __bfloat162bfloat162(limit[i + 4]);
-            const uint32_t chosen =
-                (*(const uint32_t *)&high & upper) | (*(const uint32_t *)&of & ~upper);
-            of = *(const __nv_bfloat162 *)&chosen;
-        }
-        count = __hadd2_rn(count, __hgt2(x, of));
+    for (int i = 0; i < (1 << (B - 1)) - 1; i++) {
+        left[i] = *(const uint32_t *)&limit[i];
     }
-    return *(const uint32_t *)&count;
+#pragma unroll
+    for (int n = (1 << B) / 4; n > 0; n /= 2) {
+        const uint32_t above = __hgt2_mask(x, *(const __nv_bfloat162 *)&left[n - 1]);
+        magnitude -= above * (n * pack_step<B> * 0x10001u); /* all ones in a half: n more */
+#pragma unroll
+        for (int i = 0; i < n - 1; i++) {
+            left[i] = (left[i + n] & above) | (left[i] & ~above);
+        }
+    }
+    return magnitude;
 }
 
 /* Codes in place of values; returns the sum of their squares. */
 template <int B>
-__device__ __forceinline__ float pack_compare(const pack_book &k, const __nv_bfloat16 *limit,
+__device__ __forceinline__ float pack_compare(const pack_book &k, const __nv_bfloat162 *limit,
                                               int n_dims, uint4 *row)
 {
     constexpr int n = (1 << (B - 1)) - 1;
-    /* From 32.0 on, 1 is four units in the last place: the offset of a float. */
-    const char *squares = (const char *)(k.squares + n + 1) - 0x4200;
+    const uint32_t squares = ptx_shared(k.squares + n + 1);
     const __nv_bfloat162 none = __float2bfloat162_rn(0.0f);
     float sum = 0.0f;
 #pragma unroll 2
@@ -100,10 +95,10 @@ __device__ __forceinline__ float pack_compare(const pack_book &k, const __nv_bfl
 #pragma unroll
         for (int w = 0; w < 4; w++) {
             const __nv_bfloat162 x = *(const __nv_bfloat162 *)&word[w];
-            const uint32_t plain = word[w] & 0x7fff7fffu;
-            const uint32_t magnitude = pack_magnitude<B>(*(const __nv_bfloat162 *)&plain, limit);
-            sum += *(const float *)(squares + (magnitude & 0xffffu));
-            sum += *(const float *)(squares + (magnitude >> 16));
+            const uint32_t magnitude = pack_magnitude<B>(__habs2(x), limit);
+            /* Products with 1 and 0 take a half where comparisons do not wait for them. */
+            sum += ptx_load_shared(__dp2a_lo(magnitude, 0x0001u, squares));
+            sum += ptx_load_shared(__dp2a_lo(magnitude, 0x0100u, squares));
             word[w] = pack_signed<B>(magnitude, ~__hgt2_mask(x, none));
         }
         row[d] = v;
@@ -148,7 +143,7 @@ __device__ __forceinline__ uint16_t pack_encode(const pack_book &k, bool is_comm
     const bool has_estimates = is_common && by.is_middling && !is_empty && nu < 0x1p15f;
     float code_sum;
     if constexpr (B <= PACK_MAX_LIMITS) {
-        __nv_bfloat16 limit[1 << (B - 1)];
+        __nv_bfloat162 limit[1 << (B - 1)];
         if (has_estimates && pack_limits<B>(k, by, limit)) {
             code_sum = pack_compare<B>(k, limit, n_dims, (uint4 *)row);
         } else {

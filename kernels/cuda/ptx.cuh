@@ -121,6 +121,14 @@ PTX_FN uint32_t ptx_shared(const void *p)
     return (uint32_t)__cvta_generic_to_shared(p);
 }
 
+/* Of a table that is whole. */
+PTX_FN float ptx_load_shared(uint32_t address)
+{
+    float x;
+    asm("ld.shared.f32 %0,[%1];" : "=f"(x) : "r"(address));
+    return x;
+}
+
 PTX_FN void ptx_barrier_init(uint32_t barrier)
 {
     asm volatile("mbarrier.init.shared::cta.b64 [%0],1;" ::"r"(barrier) : "memory");
