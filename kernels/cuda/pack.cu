@@ -10,6 +10,7 @@ namespace {
 constexpr int kWarps = PACK_ROWS / 32;
 constexpr int kCtas = 6; /* of an SM, as its shared memory holds: their phases overlap */
 constexpr int kPlain = 16;
+constexpr unsigned kAhead = 3; /* times the SMs; with 6, rows leave L2 before they are read */
 
 template <int B, int kPairs>
 __device__ __forceinline__ void write_tile(const pack_pair *pair, uint8_t *tile)
@@ -52,7 +53,7 @@ __device__ void write_segment(pack_rows<D> &rows, const pack_book &k, bool is_co
 
 template <int D>
 __global__ void __launch_bounds__(PACK_ROWS, kCtas)
-    pack_kernel(const kern_pack_args a, const cuda_layer layer)
+    pack_kernel(const kern_pack_args a, const cuda_layer layer, const unsigned ahead)
 {
     __shared__ __align__(16) pack_rows<D> rows;
     __shared__ pack_book k;
@@ -65,6 +66,7 @@ __global__ void __launch_bounds__(PACK_ROWS, kCtas)
 
     pack_rows_load<D, PACK_ROWS>(rows,
                                  a.opens[pack.open].rows + (int64_t)head_side * PACK_ROWS * D);
+    pack_rows_ahead<D>(a, ahead);
     pack_gaps<PACK_ROWS>(head, side, page);
     const cuda_side *s = &head->side[side];
     uint8_t *bytes = page + s->begin;
@@ -115,6 +117,10 @@ extern "C" base_status kern_cuda_pack(void *stream, const kern_cuda_formats *for
     if (st != BASE_OK) {
         return st;
     }
-    w.kernel<<<n_ctas, w.n_threads, 0, static_cast<cudaStream_t>(stream)>>>(*a, formats->layer);
+    /* bf16: nothing is computed, so DRAM does not wait; no CTA is so far ahead. */
+    const unsigned ahead =
+        formats->family == CUDA_DENSE ? n_ctas : kAhead * (unsigned)formats->n_sms;
+    w.kernel<<<n_ctas, w.n_threads, 0, static_cast<cudaStream_t>(stream)>>>(*a, formats->layer,
+                                                                            ahead);
     return CUDA_LAUNCHED("pack");
 }

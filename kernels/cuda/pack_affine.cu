@@ -301,7 +301,7 @@ __device__ __forceinline__ void write_affine(side_shared<D> &s, const cuda_segme
 
 template <int D>
 __global__ void __launch_bounds__(kThreads, kCtas)
-    pack_affine_kernel(const kern_pack_args a, const cuda_layer layer)
+    pack_affine_kernel(const kern_pack_args a, const cuda_layer layer, const unsigned ahead)
 {
     __shared__ __align__(16) side_shared<D> s;
     const int n_sides = 2 * a.n_kv_heads;
@@ -317,6 +317,7 @@ __global__ void __launch_bounds__(kThreads, kCtas)
     if (side == 1 || g.group == 0) {
         pack_rows_load<D, kThreads>(s.rows, rows);
     }
+    pack_rows_ahead<D>(a, ahead);
     pack_gaps<kThreads>(head, side, page);
     if (side == 1 || g.group == 0) {
         ptx_copies_wait();

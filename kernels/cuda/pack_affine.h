@@ -4,9 +4,9 @@
 
 #include "kernels/cuda/formats.h"
 
-/* A kernel that writes pages: a CTA of n_threads for each side of each head of each block. */
+/* A kernel that writes pages: a CTA of n_threads for each side of each head of each block.  ahead: as pack_rows_ahead. */
 struct pack_writer {
-    void (*kernel)(kern_pack_args, cuda_layer);
+    void (*kernel)(kern_pack_args, cuda_layer, unsigned ahead);
     int n_threads;
 };
 

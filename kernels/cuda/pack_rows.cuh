@@ -45,6 +45,18 @@ __device__ __forceinline__ void pack_rows_load(pack_rows<D> &rows, const uint16_
     }
 }
 
+/* Rows of the side that is `ahead` CTAs later come into the L2 cache while this one computes. */
+template <int D>
+__device__ __forceinline__ void pack_rows_ahead(const kern_pack_args &a, unsigned ahead)
+{
+    const unsigned n_sides = 2 * (unsigned)a.n_kv_heads;
+    const unsigned i = blockIdx.x + ahead;
+    if (threadIdx.x == 0 && i < gridDim.x) {
+        const uint16_t *rows = a.opens[a.packs[i / n_sides].open].rows;
+        ptx_ask_for(rows + (int64_t)(i % n_sides) * PACK_ROWS * D, PACK_ROWS * D * sizeof *rows);
+    }
+}
+
 /* The pairs of a tile; first_dim: of the segment, in the row. */
 template <int D, int kPairs>
 __device__ __forceinline__ void pack_pairs_of_k(pack_rows<D> &rows, const fragment_tile &t,

@@ -177,6 +177,12 @@ PTX_FN void ptx_copies_wait(void)
     asm volatile("cp.async.wait_all;" ::: "memory");
 }
 
+/* Into the L2 cache; n_bytes a multiple of 16, as the address. */
+PTX_FN void ptx_ask_for(const void *from, uint32_t n_bytes)
+{
+    asm volatile("cp.async.bulk.prefetch.L2.global [%0],%1;" ::"l"(from), "r"(n_bytes) : "memory");
+}
+
 /* Programmatic dependent launch: what the launch before wrote may be read; the next launch may begin. */
 PTX_FN void ptx_wait_for_launch_before(void)
 {
