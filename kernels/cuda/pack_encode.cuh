@@ -32,29 +32,51 @@ __device__ __forceinline__ bool pack_book_load(pack_book &k, const float *floats
             k.thresholds[i] = t;
             fits = fits && t == -floats[n + n - 2 - i] &&
                    (t == 0.0f || (fabsf(t) >= 0x1p-26f && fabsf(t) <= 0x1p20f));
+            if (bits <= PACK_MAX_LIMITS && t > 0.0f && i < n - 2) { /* a bf16 lies between */
+                fits = fits && floats[n + i + 1] >= t * (1.0f + 0x1p-6f);
+            }
         }
     }
     return bits <= PACK_MAX_LIMITS ? fits : pack_cells_make(k, floats, bits) && fits;
 }
 
+/* Elements that are -x become the value after it, away from zero. */
+__device__ __forceinline__ void pack_move_out(uint32_t *row, int n_dims, uint16_t x)
+{
+    const __nv_bfloat162 moved = __bfloat162bfloat162(__ushort_as_bfloat16(x | 0x8000));
+#pragma unroll 4
+    for (int w = 0; w < n_dims / 2; w++) {
+        row[w] += __heq2_mask(*(const __nv_bfloat162 *)&row[w], moved) & 0x10001u;
+    }
+}
+
 /* Both halves of limit[i]: the largest bf16 whose quotient by nu, 2^-34 .. 2^15, is not above positive threshold i: the
- * bf16 nearest to t nu or the one before it.  Returns false if a quotient is a threshold: then the two signs have
- * different limits. */
+ * bf16 nearest to t nu or the one before it.  Where a quotient is a threshold, the limit of negative values is the
+ * one before: those move out of the row's way, to a value of the same code. */
 template <int B>
-__device__ __forceinline__ bool pack_limits(const pack_book &k, const pack_divisor &by,
-                                            __nv_bfloat162 *limit)
+__device__ __forceinline__ void pack_limits(const pack_book &k, const pack_divisor &by, int n_dims,
+                                            uint32_t *row, __nv_bfloat162 *limit)
 {
     constexpr int n = (1 << (B - 1)) - 1;
-    bool apart = true;
+    const float *thresholds = k.thresholds + n + 1;
+    const auto nearest = [&](int i) {
+        return __bfloat16_as_ushort(__float2bfloat16_rn(thresholds[i] * by.nu));
+    };
+    bool has_ties = false;
 #pragma unroll
     for (int i = 0; i < n; i++) {
-        const float t = k.thresholds[n + 1 + i];
-        const uint16_t near = __bfloat16_as_ushort(__float2bfloat16_rn(t * by.nu));
+        const float t = thresholds[i];
+        const uint16_t near = nearest(i);
         const float quotient = by.divide_middling(pack_even(near));
-        apart = apart && quotient != t;
+        has_ties = has_ties || quotient == t;
         limit[i] = __bfloat162bfloat162(__ushort_as_bfloat16(near - (quotient > t ? 1 : 0)));
     }
-    return apart;
+#pragma unroll 1
+    for (int i = 0; has_ties && i < n; i++) {
+        if (by.divide_middling(pack_even(nearest(i))) == thresholds[i]) {
+            pack_move_out(row, n_dims, nearest(i));
+        }
+    }
 }
 
 /* Of two magnitudes: how many of the limits, 2^(B - 1) - 1 in ascending order, are below, times pack_step. */
@@ -142,16 +164,14 @@ __device__ __forceinline__ uint16_t pack_encode(const pack_book &k, bool is_comm
 
     const bool has_estimates = is_common && by.is_middling && !is_empty && nu < 0x1p15f;
     float code_sum;
-    if constexpr (B <= PACK_MAX_LIMITS) {
+    if (!has_estimates) {
+        code_sum = pack_divide<B>(k, by, is_empty, n_dims, row, 0.0f);
+    } else if constexpr (B <= PACK_MAX_LIMITS) {
         __nv_bfloat162 limit[1 << (B - 1)];
-        if (has_estimates && pack_limits<B>(k, by, limit)) {
-            code_sum = pack_compare<B>(k, limit, n_dims, (uint4 *)row);
-        } else {
-            code_sum = pack_divide<B>(k, by, is_empty, n_dims, row, 0.0f);
-        }
+        pack_limits<B>(k, by, n_dims, row, limit);
+        code_sum = pack_compare<B>(k, limit, n_dims, (uint4 *)row);
     } else {
-        code_sum = has_estimates ? pack_search<B>(k, by, n_dims, (uint4 *)row)
-                                 : pack_divide<B>(k, by, is_empty, n_dims, row, 0.0f);
+        code_sum = pack_search<B>(k, by, n_dims, (uint4 *)row);
     }
     if (is_empty) {
         return 0;
