@@ -3,7 +3,7 @@
  * Sums go in ascending order and every operation is the CPU's, so every byte is.  Compiled without contraction of a
  * multiply and an add; where one is meant it says fmaf.
  *
- * Up to 4 bits nothing is divided but the thresholds' own neighbours: a quotient rounds monotonously, so for every
+ * Up to 5 bits nothing is divided but the thresholds' own neighbours: a quotient rounds monotonously, so for every
  * threshold there is a largest bf16 value whose quotient by the row's length is not above it.  Books are symmetric, so
  * the magnitude of a code is searched for among half of the limits, for two dims at once.  Wider books have a table to
  * search with (pack_search.cuh).  Rows and books that neither is for are divided. */
@@ -15,7 +15,7 @@
 #include <cuda_fp16.h>
 
 #define PACK_LARGEST_HALF 0x7bff
-#define PACK_MAX_LIMITS   4 /* bits */
+#define PACK_MAX_LIMITS   5 /* bits */
 
 /* All threads; they synchronise before it is read.  Returns whether rows need not be divided: the book is symmetric,
  * its thresholds such that pack_limits or pack_search is right for them. */

@@ -1,4 +1,4 @@
-/* kernels/cuda/pack_search.cuh - codes of wide books, 5 bits and more: no value is divided.
+/* kernels/cuda/pack_search.cuh - codes of wide books, 6 bits and more: no value is divided.
  *
  * |x| times the reciprocal of the row's length is within two units in the last place of the quotient of which the
  * code is made.  A table of cells at equal steps gives the one threshold that it has to be compared with; where the two are

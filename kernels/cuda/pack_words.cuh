@@ -8,9 +8,9 @@
 
 #include "kernels/cuda/pack_rows.cuh"
 
-/* Up to 4 bits, magnitudes are offsets of floats while codes are made. */
+/* Up to 5 bits, magnitudes are offsets of floats while codes are made. */
 template <int B>
-constexpr uint32_t pack_step = B <= 4 ? 4 : 1;
+constexpr uint32_t pack_step = B <= 5 ? 4 : 1;
 
 /* In both halves: magnitude, times pack_step; below: all ones where the code is in the lower half of the book. */
 template <int B>
