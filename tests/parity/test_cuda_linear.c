@@ -214,10 +214,12 @@ static void check_gated(kern_ctx *ctx, const linear_case *c)
 }
 
 /* Every number of rows of one launch, and one more; tiles that end inside a part, fewer tiles than SMs and many
- * more, columns that no warp or not every warp has. */
+ * more, columns that no warp or not every warp has, as much of x as one launch takes. */
 static const linear_case shapes[] = {
     {.m = 1, .k = 8, .n = {1}},
     {.m = 1, .k = 2048, .n = {2048, 256, 256}},
+    {.m = 1, .k = 11008, .n = {100}},
+    {.m = 2, .k = 14336, .n = {60}},
     {.m = 2, .k = 2048, .n = {300, 20, 12}},
     {.m = 3, .k = 72, .n = {9, 17, 1}},
     {.m = 4, .k = 1032, .n = {5000}},
