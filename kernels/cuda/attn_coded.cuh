@@ -1,82 +1,18 @@
-/* kernels/cuda/attn_coded.cuh - segments of 1 to 4 bits whose levels are int8: four codes become four int8 levels of
- * a fragment in one byte permutation, products are int8 and exact.
+/* kernels/cuda/attn_coded.cuh - segments of 1 to 4 bits whose levels are int8 (attn_coded_pairs.cuh): products are int8 and
+ * exact.
  *
  * Keys:    logit = norm * (levels . query codes), per segment.
  * Values:  weight * norm as an integer of 16 bits, in a unit that the largest norm of the page decides (one multiply-add
  *          puts it into a mantissa), its bytes by permutation, transposed into the right-hand factor.
- * Levels of 4 bits are m + 1/2: the halves are added as half the sum of the other factor. */
+ * Levels of 4 bits are m + 1/2: the halves are added as half the sum of the other factor.  Those of 1 bit are twice
+ * the bit less one: of V the sum of the other factor is taken away, of K the sum of the queries. */
 #ifndef KERNELS_CUDA_ATTN_CODED_CUH
 #define KERNELS_CUDA_ATTN_CODED_CUH
 
+#include "kernels/cuda/attn_coded_pairs.cuh"
 #include "kernels/cuda/attn_loader.cuh"
 
 #include <cuda_fp16.h>
-
-/* N words of a lane's part of a tile (fragment_order.h). */
-template <int N>
-static __device__ __forceinline__ void coded_load(const uint8_t *tile, uint32_t (&w)[N])
-{
-    const int lane = threadIdx.x % 32;
-#pragma unroll
-    for (int v = 0; v < N / 4; v++) {
-        *(uint4 *)&w[4 * v] = *(const uint4 *)(tile + v * 512 + lane * 16);
-    }
-    if constexpr (N % 4 >= 2) {
-        *(uint2 *)&w[N / 4 * 4] = *(const uint2 *)(tile + N / 4 * 512 + lane * 8);
-    }
-    if constexpr (N % 2 == 1) {
-        w[N - 1] = *(const uint32_t *)(tile + N / 4 * 512 + (N % 4 == 3 ? 256 : 0) + lane * 4);
-    }
-}
-
-/* Eight selectors, a nibble each, into the two registers of a pair. */
-static __device__ __forceinline__ void coded_look_up(uint32_t n, uint2 levels, uint32_t (&a)[2])
-{
-    a[0] = ptx_prmt(levels.x, levels.y, n);
-    a[1] = ptx_prmt(levels.x, levels.y, n >> 16);
-}
-
-/* Magnitudes by selector; signs, spread over a byte by the permutation's sign mode, as a complement. */
-static __device__ __forceinline__ void coded_look_up_signed(uint32_t w, uint2 levels,
-                                                            uint32_t (&a)[2])
-{
-    const uint32_t n = w & 0x77777777u;
-    a[0] = ptx_prmt(levels.x, levels.y, n) ^ ptx_prmt(w, 0, 0xba98);
-    a[1] = ptx_prmt(levels.x, levels.y, n >> 16) ^ ptx_prmt(w << 4, 0, 0xba98);
-}
-
-/* B words -> four pairs. */
-template <int B>
-static __device__ __forceinline__ void coded_pairs(const uint32_t *w, uint2 levels,
-                                                   uint32_t (&a)[4][2])
-{
-    if constexpr (B == 1) {
-#pragma unroll
-        for (int k = 0; k < 4; k++) {
-            coded_look_up(w[0] >> k & 0x11111111u, levels, a[k]);
-        }
-    } else if constexpr (B == 2) {
-#pragma unroll
-        for (int k = 0; k < 2; k++) {
-            coded_look_up(w[k] & 0x33333333u, levels, a[2 * k]);
-            coded_look_up(w[k] >> 2 & 0x33333333u, levels, a[2 * k + 1]);
-        }
-    } else if constexpr (B == 3) {
-#pragma unroll
-        for (int k = 0; k < 3; k++) {
-            coded_look_up(w[k] & 0x77777777u, levels, a[k]);
-        }
-        uint32_t last = w[0] >> 1 & 0x44444444u;
-        last |= w[1] >> 2 & 0x22222222u;
-        last |= w[2] >> 3 & 0x11111111u;
-        coded_look_up(last, levels, a[3]);
-    } else {
-#pragma unroll
-        for (int k = 0; k < 4; k++) {
-            coded_look_up_signed(w[k], levels, a[k]);
-        }
-    }
-}
 
 /* Integer sums of a 16-row block. */
 template <int NC>
@@ -117,12 +53,13 @@ struct coded_sums {
     }
 };
 
-/* x [8][2][NC] += norm * sum, of N blocks from u0 on; add: to the sums of a row. */
-template <class C, int N>
+/* x [8][2][NC] += norm * (levels . query) of the segment, of N blocks from u0 on; code_sum: of the query's codes. */
+template <int B, class C, int N>
 static __device__ __forceinline__ void
 coded_logits(const uint8_t *norms, int u0, const coded_sums<C::NC> (&sums)[N],
-             const int (&add)[C::NC], float (&x)[8][2][C::NC])
+             const int (&code_sum)[C::NC], float (&x)[8][2][C::NC])
 {
+    constexpr float kTop = CUDA_BIT_LEVEL;
 #pragma unroll
     for (int v = 0; v < N; v += 4) {
         const uint4 n = *(const uint4 *)(norms + threadIdx.x % 32 / 4 * 32 + (u0 + v) * 4);
@@ -133,9 +70,15 @@ coded_logits(const uint8_t *norms, int u0, const coded_sums<C::NC> (&sums)[N],
             for (int r = 0; r < 2; r++) {
 #pragma unroll
                 for (int j = 0; j < C::NC; j++) {
-                    const int z = sums[u].template get<128>(r, j) + add[j];
+                    const int z = sums[u].template get<128>(r, j);
                     float &to = x[u0 + u][r][j];
-                    to = fmaf((float)z, r == 0 ? norm.x : norm.y, to);
+                    float dot = (float)z;
+                    if constexpr (B == 1) {
+                        const int place = u % 4 + 4 * r; /* of the bit; 7 is a byte's sign */
+                        dot = fmaf(dot, (place == 7 ? -2.0f : 2.0f) * kTop / (float)(1 << place),
+                                   -kTop * (float)code_sum[j]);
+                    }
+                    to = fmaf(dot, r == 0 ? norm.x : norm.y, to);
                 }
             }
         }
@@ -143,7 +86,7 @@ coded_logits(const uint8_t *norms, int u0, const coded_sums<C::NC> (&sums)[N],
 }
 
 /* sums += squares a and b, side by side, times the factor: {high, high}, and with NC = 2 {low, low}, of which keys' high
- * ones are signed. */
+ * ones are signed.  Beside nothing: half the factor. */
 template <bool KEYS, int NC>
 static __device__ __forceinline__ void coded_multiply(coded_sums<NC> &sums, const uint32_t (&a)[2],
                                                       const uint32_t (&b)[2],
@@ -156,6 +99,30 @@ static __device__ __forceinline__ void coded_multiply(coded_sums<NC> &sums, cons
     }
     if constexpr (NC == 2) {
         ptx_mma_s8u8(sums.low, a[0], a[1], b[0], b[1], factor[2], factor[3]);
+    }
+}
+
+template <bool KEYS, int PARTS, int NC>
+static __device__ __forceinline__ void
+coded_multiply(coded_sums<NC> &sums, const coded_pair<PARTS> &a, const coded_pair<PARTS> &b,
+               const uint32_t (&factor)[2 * NC])
+{
+#pragma unroll
+    for (int i = 0; i < PARTS; i++) {
+        coded_multiply<KEYS>(sums, a.word[i], b.word[i], factor);
+    }
+}
+
+template <int PARTS, int NC>
+static __device__ __forceinline__ void
+coded_multiply_half(coded_sums<NC> &sums, const coded_pair<PARTS> &a, const uint32_t (&factor)[NC])
+{
+#pragma unroll
+    for (int i = 0; i < PARTS; i++) {
+        ptx_mma_s8s8_half(sums.high, a.word[i][0], a.word[i][1], factor[0]);
+        if constexpr (NC == 2) {
+            ptx_mma_s8u8_half(sums.low, a.word[i][0], a.word[i][1], factor[1]);
+        }
     }
 }
 
@@ -172,71 +139,100 @@ static __device__ __forceinline__ void coded_load_query(const uint32_t *query, i
     }
 }
 
+/* sums += levels . query of N blocks: 32 dims; half_bytes from one half of the page to the other. */
+template <int B, int PARTS, int NC, int N>
+static __device__ __forceinline__ void
+coded_keys_step(const uint8_t *tile, int half_bytes, const coded_levels<B, PARTS> &levels,
+                const uint32_t *query, int step, coded_sums<NC> (&sums)[N])
+{
+    uint32_t q[2 * NC];
+    coded_load_query<NC>(query, step, q);
+#pragma unroll
+    for (int h = 0; h < N / 4; h++) {
+        uint32_t w[2 * B];
+        coded_pair<PARTS> a[8];
+        coded_load<2 * B>(tile + h * half_bytes + step * 256 * B, w);
+        coded_pairs<B>(w, levels, a);
+#pragma unroll
+        for (int u = 0; u < 4; u++) {
+            coded_multiply<true>(sums[4 * h + u], a[2 * u], a[2 * u + 1], q);
+        }
+    }
+}
+
+/* The same of the 16 dims after n_steps. */
+template <int B, int PARTS, int NC, int N>
+static __device__ __forceinline__ void
+coded_keys_rest(const uint8_t *tile, int half_bytes, const coded_levels<B, PARTS> &levels,
+                const uint32_t *query, int n_steps, coded_sums<NC> (&sums)[N])
+{
+    const int lane = threadIdx.x % 32;
+    uint32_t q[NC];
+    if constexpr (NC == 2) {
+        *(uint2 *)q = ((const uint2 *)query)[2 * n_steps * 32 + lane];
+    } else {
+        q[0] = query[2 * n_steps * 32 + lane];
+    }
+#pragma unroll
+    for (int h = 0; h < N / 4; h++) {
+        uint32_t w[B];
+        coded_pair<PARTS> a[4];
+        coded_load<B>(tile + h * half_bytes + n_steps * 256 * B, w);
+        coded_pairs<B>(w, levels, a);
+#pragma unroll
+        for (int u = 0; u < 4; u++) {
+            coded_multiply_half(sums[4 * h + u], a[u], q);
+        }
+    }
+}
+
 /* Keys of one segment: x [8][2][NC] += norm * (levels . query). */
 template <int B, class C>
 static __device__ __forceinline__ void
 coded_keys(const uint8_t *side, const cuda_segment &g, int n_dims, const uint32_t *query,
-           const int (&half_sum)[C::NC], float (&x)[8][2][C::NC])
+           const int (&code_sum)[C::NC], float (&x)[8][2][C::NC])
 {
     constexpr int kAtOnce = C::KB == 0 && C::NC == 1 ? 8 : 4; /* blocks: registers allow no more */
     constexpr int kUnroll = C::KB == 0 ? 1 : C::D / 32;
-    const int lane = threadIdx.x % 32;
-    const uint2 levels = make_uint2(g.low, g.high);
+    const coded_levels<B, coded_parts<B, C::NC>> levels(g);
     const int n_steps = n_dims / 32;
     const int half_bytes = 8 * n_dims * B;
     const uint32_t *q0 = query + g.first_dim / 16 * 32 * C::NC;
-    const int none[C::NC] = {};
+    int half_sum[C::NC];
+#pragma unroll
+    for (int j = 0; j < C::NC; j++) {
+        half_sum[j] = code_sum[j] >> 1;
+    }
 #pragma unroll
     for (int u0 = 0; u0 < 8; u0 += kAtOnce) {
         const uint8_t *tile = side + g.codes_at + u0 / 4 * half_bytes;
         coded_sums<C::NC> sums[kAtOnce];
 #pragma unroll
         for (int u = 0; u < kAtOnce; u++) {
-            sums[u].clear();
+            if constexpr (B == 4) {
+                sums[u].start(half_sum);
+            } else {
+                sums[u].clear();
+            }
+        }
+        int s = 0;
+        if (n_dims % 32 != 0) { /* apart from the loop, so that nothing needs to be cleared */
+            coded_keys_rest<B>(tile, half_bytes, levels, q0, n_steps, sums);
+        } else {
+            coded_keys_step<B>(tile, half_bytes, levels, q0, s++, sums);
         }
 #pragma unroll kUnroll
-        for (int s = 0; s < n_steps; s++) {
-            uint32_t q[2 * C::NC];
-            coded_load_query<C::NC>(q0, s, q);
-#pragma unroll
-            for (int h = 0; h < kAtOnce / 4; h++) {
-                uint32_t w[2 * B];
-                coded_load<2 * B>(tile + h * half_bytes + s * 256 * B, w);
-#pragma unroll
-                for (int k = 0; k < 2; k++) {
-                    uint32_t a[4][2];
-                    coded_pairs<B>(w + k * B, levels, a);
-#pragma unroll
-                    for (int v = 0; v < 2; v++) {
-                        coded_multiply<true>(sums[4 * h + 2 * k + v], a[2 * v], a[2 * v + 1], q);
-                    }
-                }
-            }
+        for (; s < n_steps; s++) {
+            coded_keys_step<B>(tile, half_bytes, levels, q0, s, sums);
         }
-        if (n_dims % 32 != 0) {
-            uint32_t q[C::NC];
-            if constexpr (C::NC == 2) {
-                *(uint2 *)q = ((const uint2 *)q0)[2 * n_steps * 32 + lane];
-            } else {
-                q[0] = q0[2 * n_steps * 32 + lane];
-            }
-#pragma unroll
-            for (int h = 0; h < kAtOnce / 4; h++) {
-                uint32_t w[B];
-                uint32_t a[4][2];
-                coded_load<B>(tile + h * half_bytes + n_steps * 256 * B, w);
-                coded_pairs<B>(w, levels, a);
-#pragma unroll
-                for (int u = 0; u < 4; u++) {
-                    ptx_mma_s8s8_half(sums[4 * h + u].high, a[u][0], a[u][1], q[0]);
-                    if constexpr (C::NC == 2) {
-                        ptx_mma_s8u8_half(sums[4 * h + u].low, a[u][0], a[u][1], q[1]);
-                    }
-                }
-            }
-        }
-        coded_logits<C>(side + g.norms_at, u0, sums, B == 4 ? half_sum : none, x);
+        coded_logits<B, C>(side + g.norms_at, u0, sums, code_sum, x);
     }
+}
+
+/* What values of a width leave out, as a share of the sum of the weights. */
+static __device__ __forceinline__ float coded_offset(int bits)
+{
+    return bits == 4 ? 0.5f : bits == 1 ? -1.0f : 0.0f;
 }
 
 /* Weights of a page times the norms of a segment, as right-hand factors; unit: what one is, relative to m. */
@@ -244,7 +240,7 @@ template <class C>
 struct coded_weights {
     uint32_t high[8];
     uint32_t low[C::NC == 2 ? 8 : 1];
-    int half_sum[C::NC]; /* of all tokens */
+    int offset[C::NC]; /* a share of the sum over all tokens */
 
     /* Of tokens 16 t .. 16 t + 31. */
     __device__ __forceinline__ void factor(int t, uint32_t (&f)[2 * C::NC]) const
@@ -258,7 +254,7 @@ struct coded_weights {
     }
 
     __device__ __forceinline__ void make(const uint8_t *norms, const float (&p)[8][2][C::NC],
-                                         bool with_half_sum, float *unit_out)
+                                         float share, float *unit_out)
     {
         const int lane = threadIdx.x % 32;
         uint4 n[2];
@@ -292,7 +288,7 @@ struct coded_weights {
 #pragma unroll
                 for (int j = 0; j < C::NC; j++) {
                     z[r][j] = __float_as_uint(fmaf(p[u][r][j], k, one));
-                    if (with_half_sum) {
+                    if (share != 0.0f) {
                         sum[j] = fmaf(p[u][r][j], k, sum[j]);
                     }
                 }
@@ -308,13 +304,13 @@ struct coded_weights {
         }
 #pragma unroll
         for (int j = 0; j < C::NC; j++) {
-            half_sum[j] = 0;
-            if (with_half_sum) {
+            offset[j] = 0;
+            if (share != 0.0f) {
 #pragma unroll
                 for (int step = 4; step < 32; step *= 2) {
                     sum[j] += __shfl_xor_sync(~0u, sum[j], step);
                 }
-                half_sum[j] = __float2int_rn(__fdividef(0.5f * sum[j], unit));
+                offset[j] = __float2int_rn(__fdividef(share * sum[j], unit));
             }
         }
     }
@@ -326,7 +322,7 @@ static __device__ __forceinline__ void
 coded_values(const uint8_t *side, const cuda_segment &g, const coded_weights<C> &weights,
              const float (&factor)[C::NC], attn_state<C> &state)
 {
-    const uint2 levels = make_uint2(g.low, g.high);
+    const coded_levels<B, coded_parts<B, C::NC>> levels(g);
     const int first = WHOLE ? 0 : g.first_dim / 16;
     const int n = WHOLE ? C::blocks : g.n_dims / 16;
 #pragma unroll
@@ -337,28 +333,30 @@ coded_values(const uint8_t *side, const cuda_segment &g, const coded_weights<C> 
         uint32_t w[2 * B];
         coded_load<2 * B>(side + g.codes_at + (d - first) * 256 * B, w);
         coded_sums<C::NC> sums;
-        if constexpr (B == 4) {
-            sums.start(weights.half_sum);
+        if constexpr (B == 4 || B == 1) {
+            sums.start(weights.offset);
         } else {
             sums.clear();
         }
+        coded_pair<coded_parts<B, C::NC>> a[8];
+        coded_pairs<B>(w, levels, a);
 #pragma unroll
-        for (int k = 0; k < 2; k++) {
-            uint32_t a[4][2];
-            coded_pairs<B>(w + k * B, levels, a);
-#pragma unroll
-            for (int v = 0; v < 2; v++) {
-                uint32_t f[2 * C::NC];
-                weights.factor(4 * k + 2 * v, f);
-                coded_multiply<false>(sums, a[2 * v], a[2 * v + 1], f);
+        for (int t = 0; t < 8; t += 2) {
+            uint32_t f[2 * C::NC];
+            weights.factor(t, f);
+            if constexpr (B == 1) {
+                a[t].shift(fragment_bit_of(8, t));
+                a[t + 1].shift(fragment_bit_of(8, t + 1));
             }
+            coded_multiply<false>(sums, a[t], a[t + 1], f);
         }
 #pragma unroll
         for (int r = 0; r < 2; r++) {
 #pragma unroll
             for (int j = 0; j < C::NC; j++) {
                 float &to = state.o[d][r][j];
-                to = fmaf((float)sums.template get<256>(r, j), factor[j], to);
+                to = fmaf((float)sums.template get<256>(r, j),
+                          B == 1 ? CUDA_BIT_LEVEL * factor[j] : factor[j], to);
             }
         }
     }

@@ -23,13 +23,13 @@ static __device__ __forceinline__ void coded_page(const attn_query<C> &query,
 #pragma unroll 1
         for (int s = 0; s < n_segments; s++) {
             const cuda_segment &g = keys.segments[s];
-            int half_sum[C::NC];
+            int code_sum[C::NC];
 #pragma unroll
             for (int j = 0; j < C::NC; j++) {
-                half_sum[j] = query.half_sum[s][c * C::NC + j];
+                code_sum[j] = query.code_sum[s][c * C::NC + j];
             }
             if constexpr (C::KB != 0) {
-                coded_keys<C::KB, C>(k, g, C::D, query.codes, half_sum, x);
+                coded_keys<C::KB, C>(k, g, C::D, query.codes, code_sum, x);
             } else if (g.halves >= 0) {
                 const uint32_t *table = levels + g.halves;
                 switch (g.bits) {
@@ -39,13 +39,13 @@ static __device__ __forceinline__ void coded_page(const attn_query<C> &query,
                 default: wide_keys<8, C>(k, g, table, query.codes, x); break;
                 }
             } else if (g.bits == 1) {
-                coded_keys<1, C>(k, g, g.n_dims, query.codes, half_sum, x);
+                coded_keys<1, C>(k, g, g.n_dims, query.codes, code_sum, x);
             } else if (g.bits == 2) {
-                coded_keys<2, C>(k, g, g.n_dims, query.codes, half_sum, x);
+                coded_keys<2, C>(k, g, g.n_dims, query.codes, code_sum, x);
             } else if (g.bits == 3) {
-                coded_keys<3, C>(k, g, g.n_dims, query.codes, half_sum, x);
+                coded_keys<3, C>(k, g, g.n_dims, query.codes, code_sum, x);
             } else {
-                coded_keys<4, C>(k, g, g.n_dims, query.codes, half_sum, x);
+                coded_keys<4, C>(k, g, g.n_dims, query.codes, code_sum, x);
             }
         }
         loader.template give<0>(piece);
@@ -64,7 +64,8 @@ static __device__ __forceinline__ void coded_page(const attn_query<C> &query,
             coded_weights<C> weights;
             float weight_unit;
             float f[C::NC];
-            weights.make(v + g.norms_at, x, C::VB != 0 ? C::VB == 4 : g.bits == 4, &weight_unit);
+            weights.make(v + g.norms_at, x, coded_offset(C::VB != 0 ? C::VB : g.bits),
+                         &weight_unit);
 #pragma unroll
             for (int j = 0; j < C::NC; j++) {
                 f[j] = sees[j] ? factor[j] * weight_unit * g.scale : 0.0f;

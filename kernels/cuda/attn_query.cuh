@@ -104,10 +104,10 @@ static __device__ void attn_query_codes(const cuda_side &side, attn_query<C> *qu
         }
     }
     for (int s = 0; s < side.n_segments && (C::KB == 0 || C::KB == 4); s++) {
-        const int mine = is_here && s == segment && g.bits == 4 ? sum : 0;
+        const int mine = is_here && s == segment ? sum : 0;
         const int all = __reduce_add_sync(~0u, mine);
         if (lane == 0) {
-            query->half_sum[s][row] = all >> 1;
+            query->code_sum[s][row] = all;
         }
     }
     if (lane == 0) {

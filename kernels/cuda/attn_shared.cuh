@@ -50,8 +50,7 @@ struct attn_query {
     alignas(16) uint32_t halves[C::half_words]; /* fp16, the same; affine: {high, low} twice */
     float unit[ATTN_MAX_ROWS];        /* base-2 logit = unit * what codes or halves give */
     float inverse_top[ATTN_MAX_ROWS]; /* of the table kernel: halves are of q * inverse_top */
-    int32_t half_sum[KERN_MAX_SEGMENTS]
-                    [ATTN_MAX_ROWS]; /* 4 bits: the halves that codes leave out */
+    int32_t code_sum[KERN_MAX_SEGMENTS][ATTN_MAX_ROWS]; /* of a segment's codes */
 };
 
 /* A position. */

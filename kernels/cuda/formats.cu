@@ -41,10 +41,10 @@ bool find_levels(const float *centroids, cuda_segment *g)
     }
     const int n = 1 << g->bits;
     const int first = g->bits == 4 ? n / 2 : 0; /* of 4 bits, the positive half */
-    const int last_level = 127;
+    const int last_level = g->bits == 4 ? 126 : (int)CUDA_BIT_LEVEL;
     for (int i = 0; i < n / 2; i++) {
         if (centroids[n - 1 - i] <= 0.0f ||
-            (g->bits == 4 && centroids[n - 1 - i] != -centroids[i])) {
+            ((g->bits == 1 || g->bits == 4) && centroids[n - 1 - i] != -centroids[i])) {
             return false;
         }
     }

@@ -7,6 +7,7 @@
 #include <stdint.h>
 
 #define CUDA_UNIT_BYTES 128                         /* of head pages: work is counted in them */
+#define CUDA_BIT_LEVEL  127.0f                      /* the upper of 1 bit's levels */
 #define CUDA_MAX_GAPS   (4 * KERN_MAX_SEGMENTS + 2) /* of all sections, one more, and even */
 
 typedef struct cuda_segment {
@@ -18,7 +19,7 @@ typedef struct cuda_segment {
     int32_t minima_at; /* the same; affine only */
     int32_t group;     /* elements that share a scale and a min; 0: not affine */
     float scale;       /* a value is norm * scale * level (or * half, as the table has it) */
-    uint32_t low;      /* int8 levels 0..3 (4 bits: magnitudes, value m + 1/2), a byte each */
+    uint32_t low;      /* int8 levels 0..3, a byte each (4 bits: magnitudes to 126, and 1/2) */
     uint32_t high;     /* levels 4..7; both 0: levels do not fit int8 */
     int32_t halves;    /* into halves: [2^bits], centroid / scale; -1: none */
     int32_t book;      /* into floats: [2^bits] centroids, [2^bits - 1] thresholds; -1: none */

@@ -9,12 +9,14 @@
 static int32_t bit_at(int32_t bits, int32_t n_pairs, int32_t pair, int32_t n, int32_t k)
 {
     switch (bits) {
-    case 1: return pair / 4 * 32 + 4 * n + pair % 4;
+    case 1:
+        return fragment_bit_word(n_pairs, pair) * 32 + n % 4 * 8 + n / 4 * 4 +
+               fragment_bit_of(n_pairs, pair);
     case 2: return pair / 2 * 32 + 4 * n + pair % 2 * 2 + k;
     case 3:
         return pair % 4 < 3 ? (pair / 4 * 3 + pair % 4) * 32 + 4 * n + k
                             : (pair / 4 * 3 + 2 - k) * 32 + 4 * n + 3;
-    case 4: return pair * 32 + (k < 3 ? 4 * n + k : n < 4 ? 8 * n + 7 : 8 * (n - 4) + 3);
+    case 4: return pair * 32 + 4 * n + k;
     case 8: return (2 * pair + n / 4) * 32 + n % 4 * 8 + k;
     default:
         return k < 4 ? pair * 32 + 4 * n + k

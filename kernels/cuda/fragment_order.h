@@ -12,13 +12,13 @@
  *
  * A tile of P pairs at b bits is P b / 4 words of a lane, and lies as vectors of 16 bytes a lane, then, for what
  * is left, 8 and 4 bytes a lane: every load of a warp is contiguous.  Bits inside the words, so that 16 bits of a
- * word, shifted if need be, select four codes of one register (nibble n belongs to code n):
- *      1   word p/4, bit p%4 of the nibble
+ * word, shifted if need be, select four codes of one register (nibble n belongs to code n); of 1 bit, so that a mask
+ * makes them:
+ *      1   word p%2 of two, bit p/2 + 4 r of byte i; of four pairs one word, bit p + 4 r
  *      2   word p/2, bits 2(p%2).. of the nibble
  *      3   of four pairs, three words: pair m < 3 in the low three bits of word m; bits 2, 1, 0 of the fourth in
  *          the top bits of the nibbles of words 0, 1, 2
- *      4   word p.  Low three bits: magnitude, c >= 8 ? c - 8 : 7 - c; the sign, c < 8, of code n is bit 8n + 7
- *          for n < 4, 8(n - 4) + 3 for the others
+ *      4   word p.  Low three bits: magnitude, c >= 8 ? c - 8 : 7 - c; the top bit: c < 8
  *      5-7 low four bits in word p, plainly; the rest as codes of b - 4 bits in the words after
  *      8   words 2p + r, a byte a code
  * bf16 values: squares of 512 bytes, 16 a lane, word r + 2h = row 8r + g, columns 8h + 2c and the next; K's lie
@@ -105,6 +105,18 @@ FRAGMENT_FN fragment_spot fragment_code_at(int32_t side, fragment_tile t, int32_
         s.dim = t.first_dim + row;
     }
     return s;
+}
+
+/* Of 1 bit: the word of a pair among the lane's, and the bit in each byte that row 0 of the pair has; row 1 has the
+ * fourth from there. */
+FRAGMENT_FN int32_t fragment_bit_word(int32_t n_pairs, int32_t pair)
+{
+    return n_pairs == 8 ? pair % 2 : 0;
+}
+
+FRAGMENT_FN int32_t fragment_bit_of(int32_t n_pairs, int32_t pair)
+{
+    return n_pairs == 8 ? pair / 2 : pair;
 }
 
 /* Bytes from the start of a tile of n_words a lane to word w of a lane. */

@@ -60,8 +60,7 @@ __device__ __forceinline__ void pack_words(const pack_pair *pairs, uint32_t *wor
     } else if constexpr (B == 4) {
 #pragma unroll
         for (int p = 0; p < kPairs; p++) {
-            const uint32_t signs = pairs[p].low * (16 / kStep) + pairs[p].high / kStep;
-            word[p] = (pack_nibbles<kStep>(pairs[p]) & 0x77777777u) | (signs & 0x88888888u);
+            word[p] = pack_nibbles<kStep>(pairs[p]);
         }
     } else if constexpr (B == 3) {
 #pragma unroll
@@ -73,15 +72,21 @@ __device__ __forceinline__ void pack_words(const pack_pair *pairs, uint32_t *wor
                     (pack_nibbles<kStep>(pairs[p + m]) ^ kTops) | (fourth << (m + 1) & 0x88888888u);
             }
         }
+    } else if constexpr (B == 2) {
+#pragma unroll
+        for (int w = 0; w < kPairs / 2; w++) {
+            word[w] = (pack_nibbles<kStep>(pairs[2 * w]) ^ kTops) |
+                      (pack_nibbles<kStep>(pairs[2 * w + 1]) ^ kTops) << 2;
+        }
     } else {
-        constexpr int kShared = 4 / B; /* pairs of a word */
 #pragma unroll
-        for (int w = 0; w < kPairs / kShared; w++) {
-            word[w] = 0;
+        for (int w = 0; w < kPairs / 4; w++) {
+            word[w] = ~0u; /* a code has its bit turned over */
+        }
 #pragma unroll
-            for (int q = 0; q < kShared; q++) {
-                word[w] |= (pack_nibbles<kStep>(pairs[kShared * w + q]) ^ kTops) << (B * q);
-            }
+        for (int p = 0; p < kPairs; p++) {
+            word[fragment_bit_word(kPairs, p)] ^=
+                (pairs[p].low / kStep | pairs[p].high * (16 / kStep)) << fragment_bit_of(kPairs, p);
         }
     }
 }

@@ -18,7 +18,9 @@ __device__ __forceinline__ uint32_t code_of(const Words &word, int n_pairs, int 
                                             int first = 0)
 {
     if constexpr (kBits == 1) {
-        return word(first + pair / 4) >> (4 * n + pair % 4) & 1u;
+        return word(first + fragment_bit_word(n_pairs, pair)) >>
+                   (n % 4 * 8 + n / 4 * 4 + fragment_bit_of(n_pairs, pair)) &
+               1u;
     } else if constexpr (kBits == 2) {
         return word(first + pair / 2) >> (4 * n + pair % 2 * 2) & 3u;
     } else if constexpr (kBits == 3) {
@@ -29,10 +31,8 @@ __device__ __forceinline__ uint32_t code_of(const Words &word, int n_pairs, int 
         return (word(at + 2) >> (4 * n + 3) & 1u) | (word(at + 1) >> (4 * n + 3) & 1u) << 1 |
                (word(at) >> (4 * n + 3) & 1u) << 2;
     } else if constexpr (kBits == 4) {
-        const uint32_t w = word(first + pair);
-        const uint32_t magnitude = w >> (4 * n) & 7u;
-        const bool below = (w >> (n < 4 ? 8 * n + 7 : 8 * (n - 4) + 3) & 1u) != 0;
-        return below ? 7u - magnitude : 8u + magnitude;
+        const uint32_t code = word(first + pair) >> (4 * n) & 15u;
+        return code < 8u ? 8u + code : 15u - code;
     } else if constexpr (kBits == 8) {
         return word(first + 2 * pair + n / 4) >> (n % 4 * 8) & 255u;
     } else {

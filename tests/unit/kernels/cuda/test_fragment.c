@@ -142,6 +142,30 @@ static void three_bit_codes_lie_where_the_kernel_looks(void **state)
     free(there);
 }
 
+/* K, the same token and dim: of 1 bit word 1, byte 1, bit 1 + 4; of 4, code 5: word 3, nibble 5, magnitude 2 below. */
+static void one_and_four_bit_codes_lie_where_the_kernel_looks(void **state)
+{
+    (void)state;
+    for (int32_t bits = 1; bits <= 4; bits += 3) {
+        page_fixture fx;
+        page_fixture_init(&fx, 128, 1, &bits, &bits, false, 1);
+        uint8_t *page = parity_memory(fx.format.head_page_bytes, 1);
+        uint8_t *there = parity_memory(fx.format.head_page_bytes, 1);
+        const int32_t at = (64 + 16 + 8 + 2) * 128 + 32 + 16 + 12 + 1;
+        page[at * bits / 8] = (uint8_t)((bits == 1 ? 1 : 5) << at * bits % 8);
+        kern_fragment_from_plain(&fx.format, page, there);
+        const int32_t tile = (64 * 128 + 64 * 32) * bits / 8;
+        if (bits == 1) {
+            assert_int_equal(there[tile + 11 * 8 + 4 + 1], 0x20);
+            assert_int_equal(ones(there, fx.format.head_page_bytes), 1);
+        } else {
+            assert_int_equal(there[tile + 11 * 16 + 12 + 2], 0xaf); /* beside a code 0 */
+        }
+        free(page);
+        free(there);
+    }
+}
+
 static void a_segment_of_8_dims_does_not_fit(void **state)
 {
     (void)state;
@@ -254,6 +278,7 @@ int main(void)
         cmocka_unit_test(a_segment_of_48_dims_comes_back),
         cmocka_unit_test(one_bit_stays_one_bit),
         cmocka_unit_test(three_bit_codes_lie_where_the_kernel_looks),
+        cmocka_unit_test(one_and_four_bit_codes_lie_where_the_kernel_looks),
         cmocka_unit_test(a_segment_of_8_dims_does_not_fit),
         cmocka_unit_test(every_affine_width_and_group_comes_back),
         cmocka_unit_test(one_bit_of_an_affine_page_stays_one_bit),
