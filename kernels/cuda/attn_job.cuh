@@ -2,9 +2,9 @@
  *
  * A head is one KV head of one sequence, for up to R query rows (a sequence with more has several tiles of R).
  * Its items are its pages, then one tail: all rows of opens.  Heads lie one after the other on a line, pages as
- * long as their bytes, and every CTA takes an equal share of the line: the items that begin in it.  A head that
- * one CTA has whole is finished there; the parts of the others are merged by a second launch.  Everything is
- * computed from seqs on the device, so that a graph can be replayed with other lengths. */
+ * long as their cost, their bytes as a rule (page_shares.h), and every CTA takes an equal share of the line: the items
+ * that begin in it.  A head that one CTA has whole is finished there; the parts of the others are merged by a second
+ * launch.  Everything is computed from seqs on the device, so that a graph can be replayed with other lengths. */
 #ifndef KERNELS_CUDA_ATTN_JOB_CUH
 #define KERNELS_CUDA_ATTN_JOB_CUH
 
@@ -79,7 +79,7 @@ static __device__ __forceinline__ attn_cost attn_cost_of(const attn_job &job,
     return c;
 }
 
-/* Of the pages' heads before `head`. */
+/* Of a page of each head before `head`. */
 static __device__ __forceinline__ uint32_t attn_units_before(const cuda_layer &layer, int head)
 {
     return (uint32_t)(layer.head_units != 0 ? head * layer.head_units : layer.units[head]);

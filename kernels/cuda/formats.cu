@@ -4,6 +4,7 @@
 #include "base/half.h"
 #include "kernels/cuda/cuda_check.h"
 #include "kernels/cuda/fragment.h"
+#include "kernels/cuda/page_shares.h"
 
 #include <cuda_runtime_api.h>
 #include <math.h>
@@ -256,16 +257,10 @@ void build(kern_cuda_formats *p, const kern_head_format *formats, builder *b)
         coded = build_side(b, &formats[h].k, &head->side[0]) && coded;
         coded = build_side(b, &formats[h].v, &head->side[1]) && coded;
         build_gaps(&formats[h], head);
-        b->units[h + 1] = b->units[h] + formats[h].head_page_bytes / CUDA_UNIT_BYTES;
         for (int s = 0; s < 2; s++) {
             const int32_t n_bytes = head->side[s].n_bytes;
             p->side_bytes[s] = n_bytes > p->side_bytes[s] ? n_bytes : p->side_bytes[s];
         }
-    }
-    p->layer.total_units = b->units[n];
-    p->layer.head_units = b->units[1];
-    for (int h = 1; h < n && p->layer.head_units != 0; h++) {
-        p->layer.head_units = b->units[h + 1] - b->units[h] == b->units[1] ? b->units[1] : 0;
     }
     p->bits[0] = common_bits(formats, n, 0);
     p->bits[1] = common_bits(formats, n, 1);
@@ -274,6 +269,15 @@ void build(kern_cuda_formats *p, const kern_head_format *formats, builder *b)
                 : coded                                        ? CUDA_CODED
                 : p->bits[0] == kPlain && p->bits[1] == kPlain ? CUDA_DENSE
                                                                : CUDA_TABLE;
+    kern_page_shares(formats, n, p->family == CUDA_CODED, b->units + 1);
+    p->layer.head_units = b->units[1];
+    for (int h = 1; h < n; h++) {
+        p->layer.head_units = b->units[h + 1] == b->units[h] ? p->layer.head_units : 0;
+    }
+    for (int h = 1; h < n; h++) {
+        b->units[h + 1] += b->units[h];
+    }
+    p->layer.total_units = b->units[n];
     for (int h = 0; h < n && (p->family == CUDA_CODED || p->family == CUDA_TABLE); h++) {
         const int32_t before = b->n_halves;
         const auto build_tables = coded ? build_wide : build_halves;

@@ -56,7 +56,7 @@ typedef enum cuda_family {
 /* By value in kernel arguments. */
 typedef struct cuda_layer {
     const cuda_head *heads; /* [n_kv_heads] */
-    const int32_t *units;   /* [n_kv_heads + 1]: CUDA_UNIT_BYTES in the head pages before head h */
+    const int32_t *units;   /* [n_kv_heads + 1]: page_shares.h, of the heads before head h */
     const float *floats;
     /* Coded pages: in units of 2^-16.  Else a number as two fp16: rounded (low half), and what that leaves. */
     const uint32_t *halves;
