@@ -4,6 +4,7 @@
  * All but the parts is known before the launch ahead has ended. */
 #include "kernels/cuda/attn_sum.cuh"
 #include "kernels/cuda/cuda_check.h"
+#include "kernels/cuda/cuda_launch.h"
 #include "kernels/cuda/cuda_rotate.h"
 
 namespace {
@@ -176,11 +177,7 @@ base_status run(cudaStream_t stream, const attn_job &job)
     const unsigned n_slices = n_rows > 64              ? 1
                               : n_rows > 32 || D == 64 ? 2
                                                        : 4; /* about a CTA a core */
-    /* A core's memory divided as attention divides it: else one waits for the other to leave the core. */
-    const base_status st = cuda_to_status(
-        cudaFuncSetAttribute(attn_combine<D, R>, cudaFuncAttributePreferredSharedMemoryCarveout,
-                             cudaSharedmemCarveoutMaxShared),
-        "attn's merge");
+    const base_status st = cuda_to_status(cuda_wants_shared(attn_combine<D, R>), "attn's merge");
     if (st != BASE_OK) {
         return st;
     }

@@ -12,6 +12,7 @@
 #include "kernels/cuda/attn_sum.cuh"
 #include "kernels/cuda/attn_table.cuh"
 #include "kernels/cuda/cuda_check.h"
+#include "kernels/cuda/cuda_launch.h"
 
 /* Where things lie in dynamic shared memory. */
 template <class C>
@@ -319,11 +320,8 @@ static base_status attn_launch(cudaStream_t stream, const attn_job &job)
         cudaFuncSetAttribute(attn_kernel<C>, cudaFuncAttributeMaxDynamicSharedMemorySize,
                              layout.n_bytes),
         "attn");
-    if (st == BASE_OK) { /* as all others divide a core's memory: else it is emptied first */
-        st = cuda_to_status(cudaFuncSetAttribute(attn_kernel<C>,
-                                                 cudaFuncAttributePreferredSharedMemoryCarveout,
-                                                 cudaSharedmemCarveoutMaxShared),
-                            "attn");
+    if (st == BASE_OK) {
+        st = cuda_to_status(cuda_wants_shared(attn_kernel<C>), "attn");
     }
     if (st != BASE_OK) {
         return st;

@@ -9,6 +9,14 @@
 
 #include <cuda_runtime.h>
 
+/* The wish for shared memory alone, once and for all launches of a kernel, where one is launched in another way. */
+template <typename... Parameters>
+static inline cudaError_t cuda_wants_shared(void (*kernel)(Parameters...))
+{
+    return cudaFuncSetAttribute(kernel, cudaFuncAttributePreferredSharedMemoryCarveout,
+                                cudaSharedmemCarveoutMaxShared);
+}
+
 /* With n_bytes of dynamic shared memory.  Errors are found by CUDA_LAUNCHED. */
 template <typename... Parameters, typename... Arguments>
 static inline void cuda_launch_shared(void (*kernel)(Parameters...), dim3 grid, int n_threads,

@@ -1,6 +1,7 @@
 /* The page writer of codebooks and bf16.  One CTA a side of a head page, one thread a row while codes are made, one warp
  * a tile while they are put into fragment order. */
 #include "kernels/cuda/cuda_check.h"
+#include "kernels/cuda/cuda_launch.h"
 #include "kernels/cuda/formats.h"
 #include "kernels/cuda/pack_affine.h"
 #include "kernels/cuda/pack_encode.cuh"
@@ -110,10 +111,7 @@ extern "C" base_status kern_cuda_pack(void *stream, const kern_cuda_formats *for
     if (n_ctas == 0) {
         return BASE_OK;
     }
-    base_status st = cuda_to_status(
-        cudaFuncSetAttribute(w.kernel, cudaFuncAttributePreferredSharedMemoryCarveout,
-                             cudaSharedmemCarveoutMaxShared),
-        "pack");
+    const base_status st = cuda_to_status(cuda_wants_shared(w.kernel), "pack");
     if (st != BASE_OK) {
         return st;
     }
