@@ -1,5 +1,6 @@
 /* The second launch of decode attention: some CTAs, each some dims, add the parts of one query row and write it; or, a
- * cluster, bring it together in the first, which turns it out of the page basis.
+ * cluster, bring it together in the first, which turns it out of the page basis.  That is a kernel of its own: one that
+ * has the code of the turn in it makes launches of attention 1 to 6 us longer even where no row is turned.
  *
  * All but the parts is known before the launch ahead has ended. */
 #include "kernels/cuda/attn_sum.cuh"
@@ -64,14 +65,14 @@ __device__ void turn_row(const cuda_rotation<D> &rotation, const float *row, flo
 }
 
 /* Grid: token, query head, slice of its dims; slices are a cluster where the row is to be turned. */
-template <int D, int R>
+template <int D, int R, bool TURNS>
 __global__ void __launch_bounds__(kWarps * 32) attn_combine(const __grid_constant__ attn_job job)
 {
     __shared__ attn_head head;
     __shared__ uint32_t total;
     __shared__ int places[ATTN_MAX_CTAS]; /* of the parts, among their rows; -1: it is not there */
     __shared__ attn_sum sums[kWarps][D / 4];
-    __shared__ float4 together[D / 4];                /* of the first CTA */
+    __shared__ float4 together[TURNS ? D / 4 : 1];    /* of the first CTA */
     const int n_vectors = D / 4 / (int)gridDim.z;     /* 8, 16 or 32 */
     const int n_groups = (int)blockDim.x / n_vectors; /* each adds every n_groups-th part */
     const int group = (int)threadIdx.x / n_vectors;
@@ -79,7 +80,7 @@ __global__ void __launch_bounds__(kWarps * 32) attn_combine(const __grid_constan
     const int at_vector = (int)blockIdx.z * n_vectors + vector;
     const int token = (int)blockIdx.x;
     const int query_head = (int)blockIdx.y;
-    const bool turns = job.a.leaves_basis && blockIdx.z == 0 && threadIdx.x < 32;
+    const bool turns = TURNS && blockIdx.z == 0 && threadIdx.x < 32;
     float *o = job.a.o + ((int64_t)token * job.a.n_heads + query_head) * D;
     ptx_let_next_launch_begin();
     if (threadIdx.x < 32) {
@@ -91,7 +92,11 @@ __global__ void __launch_bounds__(kWarps * 32) attn_combine(const __grid_constan
             head = found;
         }
     }
-    meet(); /* the head is here, and the first CTA */
+    if constexpr (TURNS) {
+        meet(); /* the head is here, and the first CTA */
+    } else {
+        __syncthreads(); /* the head is here */
+    }
     const attn_shares shares(job, total);
     const int first = (int)shares.owner(head.at);
     const int last = (int)shares.owner(head.at + head.item_at(head.cost.n_pages));
@@ -153,7 +158,7 @@ __global__ void __launch_bounds__(kWarps * 32) attn_combine(const __grid_constan
             all[i] = sums[i][vector];
         }
         sum = attn_add(all);
-        if (job.a.leaves_basis) {
+        if constexpr (TURNS) {
             put_first(&together[at_vector], attn_mean(sum));
         } else {
             ((float4 *)o)[at_vector] = attn_mean(sum);
@@ -162,7 +167,7 @@ __global__ void __launch_bounds__(kWarps * 32) attn_combine(const __grid_constan
             job.a.lse[(int64_t)token * job.a.n_heads + query_head] = attn_lse(sum);
         }
     }
-    if (job.a.leaves_basis) {
+    if constexpr (TURNS) {
         meet(); /* the row is here */
         if (turns) {
             turn_row<D>(rotation, (const float *)together, o);
@@ -170,14 +175,15 @@ __global__ void __launch_bounds__(kWarps * 32) attn_combine(const __grid_constan
     }
 }
 
-template <int D, int R>
-base_status run(cudaStream_t stream, const attn_job &job)
+template <int D, int R, bool TURNS>
+base_status run_turning(cudaStream_t stream, const attn_job &job)
 {
     const int64_t n_rows = (int64_t)job.a.n_tokens * job.a.n_heads;
     const unsigned n_slices = n_rows > 64              ? 1
                               : n_rows > 32 || D == 64 ? 2
                                                        : 4; /* about a CTA a core */
-    const base_status st = cuda_to_status(cuda_wants_shared(attn_combine<D, R>), "attn's merge");
+    const base_status st =
+        cuda_to_status(cuda_wants_shared(attn_combine<D, R, TURNS>), "attn's merge");
     if (st != BASE_OK) {
         return st;
     }
@@ -193,9 +199,16 @@ base_status run(cudaStream_t stream, const attn_job &job)
     config.blockDim = dim3(kWarps * 32);
     config.stream = stream;
     config.attrs = attributes;
-    config.numAttrs = job.a.leaves_basis && n_slices > 1 ? 2 : 1;
-    return cuda_to_status(cudaLaunchKernelEx(&config, attn_combine<D, R>, job),
+    config.numAttrs = TURNS && n_slices > 1 ? 2 : 1;
+    return cuda_to_status(cudaLaunchKernelEx(&config, attn_combine<D, R, TURNS>, job),
                           "launch of attn's merge");
+}
+
+template <int D, int R>
+base_status run(cudaStream_t stream, const attn_job &job)
+{
+    return job.a.leaves_basis ? run_turning<D, R, true>(stream, job)
+                              : run_turning<D, R, false>(stream, job);
 }
 
 } // namespace
