@@ -99,7 +99,7 @@ __device__ __forceinline__ void cuda_hadamard(const cuda_rotation<D> &r, float x
             }
         }
     }
-#pragma unroll
+#pragma unroll 1 /* code that a launch brings in costs more than these few turns */
     for (int step = 1; step < 32; step *= 2) { /* lanes apart; parts end the walk one by one */
         const bool inside = step < r.part_lanes;
         const bool upper = (r.lane_in_part & step) != 0;
@@ -121,7 +121,7 @@ __device__ __forceinline__ void cuda_mix(const cuda_rotation<D> &r, bool inverse
     const int lane = threadIdx.x % 32;
     const int first_lane = lane - r.part * r.part_lanes;
     float y[E] = {};
-#pragma unroll
+#pragma unroll 1
     for (int j = 0; j < 7; j++) { /* segments of fewer parts idle, but shuffle along */
         const bool inside = j < r.n_parts;
         const int from = inside ? first_lane + j * r.part_lanes : lane;
