@@ -43,9 +43,7 @@ static const base_option table[] = {
     {"device", 0, "DEVICE", "cpu or cuda (GPUs if there is one for each rank)",
      BASE_OPTION_CHOICE(serve_settings, device, "cpu, cuda")},
     {"merge", 0, "TRANSPORT",
-     "how ranks exchange partials: mpi on CPUs; nccl-ag, nccl-ar or lsa on GPUs, nccl-a2a with "
-     "split "
-     "weights",
+     "how ranks exchange partials: mpi on CPUs; nccl-ag, nccl-ar or lsa on GPUs; nccl-a2a if split",
      BASE_OPTION_CHOICE(serve_settings, merge, COMM_MERGE_NAMES)},
     {"weights", 0, "LAYOUT", "replicated, or split: each rank holds its share of them",
      BASE_OPTION_CHOICE(serve_settings, weights, "replicated, split")},

@@ -23,9 +23,7 @@ static const base_option table[] = {
     {"device", 0, "DEVICE", "where ops run: cpu or cuda (GPUs where each rank has one for itself)",
      BASE_OPTION_CHOICE(worker_options, device, "cpu, cuda")},
     {"merge", 0, "TRANSPORT",
-     "how ranks exchange partials: mpi on CPUs; nccl-ag, nccl-ar or lsa on GPUs, nccl-a2a with "
-     "split "
-     "weights",
+     "how ranks exchange partials: mpi on CPUs; nccl-ag, nccl-ar or lsa on GPUs; nccl-a2a if split",
      BASE_OPTION_CHOICE(worker_options, merge, COMM_MERGE_NAMES)},
     {"weights", 0, "LAYOUT",
      "replicated: all on each rank, or split: heads, MLP and vocabulary shared out to the ranks",
