@@ -1,5 +1,5 @@
 /* kernels/compose.h - ops that are others one after the other, for a backend whose one launch does not take the shape.
- * Only backends include it.
+ * Only backends include it, and comms that merge by themselves.
  *
  * The parts are called over ctx->backend; arguments are the op's own, which its front door has checked. */
 #ifndef KERNELS_COMPOSE_H

@@ -1,4 +1,5 @@
 #include "kernels/comm/comm_nccl_state.h"
+#include "kernels/compose.h"
 #include "kernels/cuda/merge_ar.h"
 
 #define TIMEOUT_MS 30000 /* of handing a call to the stream; who waits for the ops has the step's */
@@ -7,21 +8,6 @@
 bool comm_nccl_ar_can_merge(const comm *c, const kern_merge_args *args)
 {
     return c->size > 1 && args->rows > 0;
-}
-
-static base_status leave_basis(const nccl_comm *n, const kern_merge_args *args)
-{
-    const kern_basis_args basis = {
-        .x = args->o,
-        .formats = args->formats,
-        .n_tokens = args->formats == NULL ? 0 : args->rows / args->n_heads,
-        .n_heads = args->n_heads,
-        .n_kv_heads = args->n_kv_heads,
-        .head_dim = args->head_dim,
-        .v_side = true,
-        .inverse = true,
-    };
-    return args->formats == NULL ? BASE_OK : kern_basis(n->ctx, &basis);
 }
 
 base_status comm_nccl_ar_merge(comm *c, const kern_merge_args *args)
@@ -48,7 +34,12 @@ base_status comm_nccl_ar_merge(comm *c, const kern_merge_args *args)
     BASE_TRY(st, out, cuda_merge_ar_weigh(n->stream, mine, top, a.rows, a.head_dim));
     BASE_TRY(st, out, comm_nccl_reduce(n, mine, mine, o_size + n_rows, ncclSum, TIMEOUT_MS));
     BASE_TRY(st, out, cuda_merge_ar_finish(n->stream, mine, top, &a));
-    st = leave_basis(n, args);
+    if (args->formats != NULL) {
+        const kern_basis_args basis =
+            kern_outputs_basis(args->o, args->formats, args->rows / args->n_heads, args->n_heads,
+                               args->n_kv_heads, args->head_dim);
+        st = kern_basis(n->ctx, &basis);
+    }
 out:
     return st;
 }
