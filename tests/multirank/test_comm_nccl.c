@@ -7,6 +7,7 @@
 #include "base/alloc.h"
 #include "base/log.h"
 #include "kernels/device.h"
+#include "tests/support/gpu_ranks.h"
 #include "tests/support/test.h"
 #include "worker/boot/boot_mpi.h"
 
@@ -390,18 +391,10 @@ static base_status start(void)
 {
     base_status st = BASE_OK;
     const boot_launch launch = {NULL, NULL, NULL};
-    char who[COMM_NCCL_MAX_WHO];
 
     BASE_TRY(st, out, boot_mpi_start(&launch, &the.world));
     BASE_TRY(st, out, comm_mpi_create(&base_heap, &the.host));
-    (void)snprintf(who, sizeof who, "rank %d", the.world.rank);
-    BASE_TRY(st, out,
-             kern_ctx_create_cuda(the.world.local_rank % kern_gpu_count(), &base_heap, &the.ctx));
-    const comm_nccl_options options = {.host = the.host,
-                                       .ctx = the.ctx,
-                                       .who = who,
-                                       .shared_gpu = kern_gpu_count() < the.world.n_local};
-    st = comm_nccl_create(&options, &base_heap, &the.gpus);
+    st = gpu_ranks_open(&the.world, the.host, COMM_NCCL_AG, &the.ctx, &the.gpus);
 out:
     return st;
 }

@@ -23,6 +23,7 @@
 #include "kernels/comm/comm_nccl.h"
 #include "kernels/device.h"
 #include "kvshard/calibration.h"
+#include "tests/support/gpu_ranks.h"
 #include "tests/support/test.h"
 #include "worker/boot/boot_mpi.h"
 
@@ -517,19 +518,8 @@ static int set_up(void **state)
 /* A context on a GPU, and NCCL between the ranks'. */
 static base_status start_on_gpu(void)
 {
-    base_status st = BASE_OK;
-    const int32_t n_gpus = kern_gpu_count();
-    char who[COMM_NCCL_MAX_WHO];
-    (void)snprintf(who, sizeof who, "rank %d", the.world.rank);
-    BASE_TRY(st, out, kern_ctx_create_cuda(the.world.local_rank % n_gpus, &base_heap, &the.ctx));
-    const comm_nccl_options options = {.host = the.all,
-                                       .ctx = the.ctx,
-                                       .who = who,
-                                       .way = the.part != the.model ? COMM_NCCL_A2A : the.way,
-                                       .shared_gpu = n_gpus < the.world.n_local};
-    st = comm_nccl_create(&options, &base_heap, &the.tensors);
-out:
-    return st;
+    const comm_nccl_way way = the.part != the.model ? COMM_NCCL_A2A : the.way;
+    return gpu_ranks_open(&the.world, the.all, way, &the.ctx, &the.tensors);
 }
 
 static base_status start_with_lsa(void)

@@ -10,6 +10,7 @@
 #include "kernels/comm/comm_nccl.h"
 #include "kernels/device.h"
 #include "tests/support/failing_alloc.h"
+#include "tests/support/gpu_ranks.h"
 #include "tests/support/test.h"
 #include "worker/boot/boot_mpi.h"
 #include "worker/eval/logits.h"
@@ -245,23 +246,6 @@ static void a_rank_holds_its_share_alone(void **state)
 
 /* ---- forward_create ---- */
 
-typedef struct counting_alloc {
-    failing_alloc failing;
-    int64_t n_bytes;
-} counting_alloc;
-
-static void *counting_get(void *ctx, size_t bytes)
-{
-    counting_alloc *c = ctx;
-    c->n_bytes += (int64_t)bytes;
-    return failing_get(&c->failing, bytes);
-}
-
-static void counting_put(void *ctx, void *p)
-{
-    failing_put(&((counting_alloc *)ctx)->failing, p);
-}
-
 static kv_format *format_of(const model *m)
 {
     const kv_policy policy = {.kind = KV_POLICY_BF16, .k_bits = 16, .v_bits = 16};
@@ -283,13 +267,13 @@ static void create_takes_the_bytes_it_says_and_survives_failed_allocations(void 
     kv_format *format = format_of(p.part);
     base_status st = BASE_NO_MEMORY;
     for (int k = 0; st != BASE_OK; k++) {
-        counting_alloc a = {.failing = {.fail_at = -1}};
-        const base_alloc mem = {counting_get, counting_put, &a};
+        failing_alloc a = {.fail_at = -1};
+        const base_alloc mem = {failing_get, failing_put, &a};
         kern_ctx *ctx = NULL;
         forward *f = NULL;
         CHECK_STATUS(kern_ctx_create_cpu(1, &mem, &ctx), BASE_OK);
-        const int n_before = a.failing.n_live;
-        a = (counting_alloc){.failing = {.fail_at = k, .n_live = n_before}};
+        const int n_before = a.n_live;
+        a = (failing_alloc){.fail_at = k, .n_live = n_before};
         st = forward_create(p.part, format, ctx, the.host, &limits, &mem, &f);
         if (st == BASE_OK) {
             assert_int_equal(a.n_bytes, forward_scratch_bytes(&p.part->config, &p.part->split,
@@ -299,7 +283,7 @@ static void create_takes_the_bytes_it_says_and_survives_failed_allocations(void 
             assert_null(f);
         }
         forward_destroy(f);
-        assert_int_equal(a.failing.n_live, n_before);
+        assert_int_equal(a.n_live, n_before);
         kern_ctx_destroy(ctx);
     }
     kv_format_destroy(format);
@@ -339,19 +323,7 @@ static int set_up(void **state)
 
 static base_status start_on_gpu(void)
 {
-    base_status st = BASE_OK;
-    const int32_t n_gpus = kern_gpu_count();
-    char who[COMM_NCCL_MAX_WHO];
-    (void)snprintf(who, sizeof who, "rank %d", the.world.rank);
-    BASE_TRY(st, out, kern_ctx_create_cuda(the.world.local_rank % n_gpus, &base_heap, &the.ctx));
-    const comm_nccl_options options = {.host = the.host,
-                                       .ctx = the.ctx,
-                                       .who = who,
-                                       .way = COMM_NCCL_A2A,
-                                       .shared_gpu = n_gpus < the.world.n_local};
-    st = comm_nccl_create(&options, &base_heap, &the.all);
-out:
-    return st;
+    return gpu_ranks_open(&the.world, the.host, COMM_NCCL_A2A, &the.ctx, &the.all);
 }
 
 static base_status start_on_cpu(void)

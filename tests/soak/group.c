@@ -3,6 +3,7 @@
 #include "kernels/comm/comm_lsa.h"
 #include "kernels/comm/comm_nccl.h"
 #include "tests/soak/stall.h"
+#include "tests/support/gpu_ranks.h"
 #include "tests/support/late_comm.h"
 #include "worker/boot/boot_mpi.h"
 #include "worker/boot/watchman.h"
@@ -57,14 +58,8 @@ out:
 static base_status join_gpus(soak_group *g, int32_t head_dim)
 {
     base_status st = BASE_OK;
-    const int32_t n_gpus = kern_gpu_count();
-    char who[COMM_NCCL_MAX_WHO];
 
-    (void)snprintf(who, sizeof who, "rank %d", g->world.rank);
-    BASE_TRY(st, out, kern_ctx_create_cuda(g->world.local_rank % n_gpus, &base_heap, &g->ctx));
-    const comm_nccl_options nccl = {
-        .host = g->host, .ctx = g->ctx, .who = who, .shared_gpu = n_gpus < g->world.n_local};
-    BASE_TRY(st, out, comm_nccl_create(&nccl, &base_heap, &g->tensors));
+    BASE_TRY(st, out, gpu_ranks_open(&g->world, g->host, COMM_NCCL_AG, &g->ctx, &g->tensors));
     if (strcmp(g->merge, "lsa") == 0) {
         const comm_lsa_options lsa = {.host = g->host,
                                       .ctx = g->ctx,

@@ -391,41 +391,28 @@ static void options_outside_the_limits_are_refused(void **state)
     }
 }
 
-/* Counts what create takes from the allocator. */
-static void *counting_get(void *ctx, size_t n_bytes)
-{
-    *(int64_t *)ctx += (int64_t)n_bytes;
-    return base_heap.get(base_heap.ctx, n_bytes);
-}
-
-static void counting_put(void *ctx, void *p)
-{
-    (void)ctx;
-    base_heap.put(base_heap.ctx, p);
-}
-
 static void bytes_are_what_create_allocates(void **state)
 {
     fixture *f = *state;
-    int64_t n_bytes = 0;
-    const base_alloc mem = {counting_get, counting_put, &n_bytes};
+    failing_alloc a = {.fail_at = -1};
+    const base_alloc mem = {failing_get, failing_put, &a};
     kern_ctx *ctx = NULL;
     kv_shard *shard = NULL;
     CHECK_STATUS(kern_ctx_create_cpu(1, &mem, &ctx), BASE_OK);
-    n_bytes = 0;
+    a.n_bytes = 0;
     CHECK_STATUS(kv_shard_create(f->format, &small, ctx, &mem, &shard), BASE_OK);
-    assert_int_equal(n_bytes, kv_shard_bytes(f->format, &small));
+    assert_int_equal(a.n_bytes, kv_shard_bytes(f->format, &small));
     kv_shard_destroy(shard);
 
     kv_format windowed = *f->format;
     windowed.window_blocks = 3;
     windowed.sink_blocks = 1;
     const int64_t tail_bytes = N_LAYERS * kern_open_elems(N_HEADS, HEAD_DIM) * 2;
-    const int64_t before = n_bytes;
-    n_bytes = 0;
+    const int64_t before = a.n_bytes;
+    a.n_bytes = 0;
     CHECK_STATUS(kv_shard_create(&windowed, &small, ctx, &mem, &shard), BASE_OK);
-    assert_int_equal(n_bytes, kv_shard_bytes(&windowed, &small));
-    assert_in_range(n_bytes - before, 4 * small.n_slots * tail_bytes,
+    assert_int_equal(a.n_bytes, kv_shard_bytes(&windowed, &small));
+    assert_in_range(a.n_bytes - before, 4 * small.n_slots * tail_bytes,
                     4 * small.n_slots * tail_bytes + 4096); /* and what names them */
     kv_shard_destroy(shard);
 

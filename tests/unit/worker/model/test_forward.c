@@ -347,24 +347,6 @@ static void create_refuses_limits_and_a_cache_of_another_shape(void **state)
     tiny_remove(&folder);
 }
 
-typedef struct counting_alloc {
-    failing_alloc failing;
-    size_t n_bytes;
-} counting_alloc;
-
-static void *counting_get(void *ctx, size_t bytes)
-{
-    counting_alloc *a = ctx;
-    a->n_bytes += bytes;
-    return failing_get(&a->failing, bytes);
-}
-
-static void counting_put(void *ctx, void *p)
-{
-    counting_alloc *a = ctx;
-    failing_put(&a->failing, p);
-}
-
 static void create_takes_what_it_says_and_survives_every_failed_allocation(void **state)
 {
     (void)state;
@@ -373,13 +355,13 @@ static void create_takes_what_it_says_and_survives_every_failed_allocation(void 
     model_run r = model_run_open(folder.path, "bf16", ranks, 8, 256);
     const forward_limits limits = {100, 3, 1000, 5};
     for (int k = 0;; k++) {
-        counting_alloc a = {.failing = {.fail_at = -1}};
-        const base_alloc mem = {counting_get, counting_put, &a};
+        failing_alloc a = {.fail_at = -1};
+        const base_alloc mem = {failing_get, failing_put, &a};
         kern_ctx *ctx = NULL; /* its memory fails too */
         forward *f = NULL;
         CHECK_STATUS(kern_ctx_create_cpu(1, &mem, &ctx), BASE_OK);
-        const int n_before = a.failing.n_live;
-        a = (counting_alloc){.failing = {.fail_at = k, .n_live = n_before}};
+        const int n_before = a.n_live;
+        a = (failing_alloc){.fail_at = k, .n_live = n_before};
         const base_status st = forward_create(r.m, r.format, ctx, ranks, &limits, &mem, &f);
         const bool done = st == BASE_OK;
         if (done) {
@@ -391,9 +373,9 @@ static void create_takes_what_it_says_and_survives_every_failed_allocation(void 
             assert_null(f);
         }
         forward_destroy(f);
-        assert_int_equal(a.failing.n_live, n_before);
+        assert_int_equal(a.n_live, n_before);
         kern_ctx_destroy(ctx);
-        assert_int_equal(a.failing.n_live, 0);
+        assert_int_equal(a.n_live, 0);
         if (done) {
             break;
         }
