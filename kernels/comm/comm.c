@@ -141,10 +141,6 @@ base_status comm_all_to_all(comm *c, const void *send, void *recv, const int32_t
     }
     BASE_TRY(st, out, check_parts(c, begins, unit_bytes, &n_bytes));
     BASE_TRY(st, out, check_call(c, "all_to_all", n_bytes, timeout_ms));
-    if (c->backend->all_to_all == NULL) {
-        st = BASE_FAIL(BASE_BAD_INPUT, "%s has no all_to_all", c->backend->name);
-        goto out;
-    }
     if (unit_bytes > 0) {
         st = note_loss(c, c->backend->all_to_all(c, send, recv, begins, unit_bytes, timeout_ms));
     }
@@ -182,9 +178,10 @@ base_status comm_sum(comm *c, float *x, int64_t n, float *room, int64_t timeout_
         goto out;
     }
     BASE_TRY(st, out, check_call(c, "sum", (size_t)n * sizeof *x, timeout_ms));
-    if (c->size > 1 && n > 0) {
-        st = c->backend->sum == NULL ? sum_of_host(c, x, n, room, timeout_ms)
-                                     : note_loss(c, c->backend->sum(c, x, n, room, timeout_ms));
+    if (n > 0 && c->backend->sum != NULL) {
+        st = note_loss(c, c->backend->sum(c, x, n, room, timeout_ms));
+    } else if (n > 0 && c->size > 1) {
+        st = sum_of_host(c, x, n, room, timeout_ms);
     }
 out:
     return st;

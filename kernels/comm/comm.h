@@ -60,15 +60,14 @@ BASE_MUST_CHECK base_status comm_all_gather(comm *c, const void *mine, void *all
 /* Each rank's part of send to that rank: units begins[r] .. begins[r + 1] of unit_bytes each, or unit r where begins is NULL.
  * recv [size][this rank's part]: what rank r sent at r times the part's bytes.  begins [size + 1] is the host's, ascending
  * from 0, and the same on all ranks.  send and recv do not overlap.
- * Errors: as comm_broadcast (begins; a part, or all that is sent or received, above INT_MAX bytes), BAD_INPUT too where the
- * transport has none (lsa). */
+ * Errors: as comm_broadcast (begins; a part, or all that is sent or received, above INT_MAX bytes). */
 BASE_MUST_CHECK base_status comm_all_to_all(comm *c, const void *send, void *recv,
                                             const int32_t *begins, size_t unit_bytes,
                                             int64_t timeout_ms);
 
 /* x [n] f32 becomes the sum of all ranks' x, with the same bits on every rank.  Over the host's memory ranks are added in
  * rank order, x goes on for size - 1 elements, which are written too, and room [n + size - 1] overlaps nothing; on a
- * kern_ctx the transport has its order, and room is not touched.
+ * kern_ctx x is 16-byte aligned, the transport has its order, and room is not touched.
  * Errors: as comm_all_to_all. */
 BASE_MUST_CHECK base_status comm_sum(comm *c, float *x, int64_t n, float *room, int64_t timeout_ms);
 

@@ -6,6 +6,7 @@
 #define KERNELS_COMM_COMM_BACKEND_H
 
 #include "kernels/comm/comm.h"
+#include "kernels/op_deal.h"
 #include "kernels/op_merge.h"
 
 #include <stdbool.h>
@@ -15,7 +16,7 @@ typedef struct comm_backend {
     base_status (*broadcast)(comm *c, void *buf, size_t n_bytes, int32_t root, int64_t timeout_ms);
     base_status (*all_gather)(comm *c, const void *mine, void *all, size_t n_bytes,
                               int64_t timeout_ms);
-    /* begins is never NULL.  NULL: there is none. */
+    /* begins is never NULL. */
     base_status (*all_to_all)(comm *c, const void *send, void *recv, const int32_t *begins,
                               size_t unit_bytes, int64_t timeout_ms);
     /* NULL, over the host's memory: comm_sum is made of the others. */
@@ -28,6 +29,9 @@ typedef struct comm_backend {
     /* Of comm_merge.h.  NULL: an all-gather and the op do it, as they do what can_merge refuses. */
     bool (*can_merge)(const comm *c, const kern_merge_args *args);
     base_status (*merge)(comm *c, const kern_merge_args *args);
+    /* The same of own heads.  NULL: the op, an all-to-all and the op. */
+    bool (*can_merge_own)(const comm *c, const kern_deal_args *deal, const kern_merge_args *merge);
+    base_status (*merge_own)(comm *c, const kern_deal_args *deal, const kern_merge_args *merge);
 } comm_backend;
 
 struct comm { /* first member of a transport's own struct */

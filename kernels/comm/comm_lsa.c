@@ -7,6 +7,8 @@
 #define WORD ((size_t)4)
 
 _Static_assert(COMM_LSA_MAX_ROWS == CUDA_EXCHANGE_MAX_ROWS, "what the kernels take");
+_Static_assert(COMM_LSA_MAX_SUM == CUDA_EXCHANGE_MAX_SUM, "what the kernels take");
+_Static_assert(COMM_LSA_MAX_GATHER == CUDA_EXCHANGE_MAX_GATHER, "what the kernels take");
 
 typedef struct lsa_comm {
     comm base;
@@ -41,7 +43,40 @@ out:
 static base_status lsa_all_gather(comm *c, const void *mine, void *all, size_t n_bytes,
                                   int64_t timeout_ms)
 {
-    return comm_all_gather(((lsa_comm *)c)->tensors, mine, all, n_bytes, timeout_ms);
+    base_status st = BASE_OK;
+    lsa_comm *l = (lsa_comm *)c;
+    void *from = NULL;
+    void *to = NULL;
+
+    if (n_bytes % WORD != 0 || n_bytes / WORD > (size_t)port_of(c)->shape.max_gather) {
+        return comm_all_gather(l->tensors, mine, all, n_bytes, timeout_ms);
+    }
+    BASE_TRY(st, out, cuda_share_find(l->ctx, "all_gather", mine, n_bytes, &from));
+    BASE_TRY(st, out, cuda_share_find(l->ctx, "all_gather", all, n_bytes * (size_t)c->size, &to));
+    st = cuda_exchange_gather(l->stream, port_of(c), from, to, (int32_t)(n_bytes / WORD));
+out:
+    return st;
+}
+
+static base_status lsa_all_to_all(comm *c, const void *send, void *recv, const int32_t *begins,
+                                  size_t unit_bytes, int64_t timeout_ms)
+{
+    return comm_all_to_all(((lsa_comm *)c)->tensors, send, recv, begins, unit_bytes, timeout_ms);
+}
+
+static base_status lsa_sum(comm *c, float *x, int64_t n, float *room, int64_t timeout_ms)
+{
+    base_status st = BASE_OK;
+    lsa_comm *l = (lsa_comm *)c;
+    void *at = NULL;
+
+    if (n > port_of(c)->shape.max_sum) {
+        return comm_sum(l->tensors, x, n, room, timeout_ms);
+    }
+    BASE_TRY(st, out, cuda_share_find(l->ctx, "sum", x, (size_t)n * sizeof *x, &at));
+    st = cuda_exchange_sum(l->stream, port_of(c), at, (int32_t)n);
+out:
+    return st;
 }
 
 static bool lsa_can_merge(const comm *c, const kern_merge_args *args)
@@ -51,31 +86,67 @@ static bool lsa_can_merge(const comm *c, const kern_merge_args *args)
            args->rows <= port_of(c)->shape.max_rows;
 }
 
+/* All of a merge but its partials, on the device. */
+static base_status find_outputs(const lsa_comm *l, kern_merge_args *a)
+{
+    base_status st = BASE_OK;
+    const size_t n_rows = (size_t)a->rows;
+    void *at = NULL;
+
+    BASE_TRY(st, out,
+             cuda_share_find(l->ctx, "o", a->o, n_rows * (size_t)a->head_dim * sizeof(float), &at));
+    a->o = at;
+    if (a->lse != NULL) {
+        BASE_TRY(st, out, cuda_share_find(l->ctx, "lse", a->lse, n_rows * sizeof(float), &at));
+        a->lse = at;
+    }
+    if (a->formats != NULL) {
+        BASE_TRY(st, out,
+                 cuda_share_find(l->ctx, "formats", a->formats,
+                                 (size_t)a->n_kv_heads * sizeof *a->formats, &at));
+        a->formats = at;
+    }
+out:
+    return st;
+}
+
 static base_status lsa_merge(comm *c, const kern_merge_args *args)
 {
     base_status st = BASE_OK;
     const lsa_comm *l = (const lsa_comm *)c;
-    const size_t n_rows = (size_t)args->rows;
     const size_t n_partials = (size_t)args->rank_stride * (size_t)args->n_ranks * sizeof(float);
     kern_merge_args a = *args;
     void *at = NULL;
 
     BASE_TRY(st, out, cuda_share_find(l->ctx, "partials", a.partials, n_partials, &at));
     a.partials = at;
-    BASE_TRY(st, out,
-             cuda_share_find(l->ctx, "o", a.o, n_rows * (size_t)a.head_dim * sizeof(float), &at));
-    a.o = at;
-    if (a.lse != NULL) {
-        BASE_TRY(st, out, cuda_share_find(l->ctx, "lse", a.lse, n_rows * sizeof(float), &at));
-        a.lse = at;
-    }
-    if (a.formats != NULL) {
-        BASE_TRY(st, out,
-                 cuda_share_find(l->ctx, "formats", a.formats,
-                                 (size_t)a.n_kv_heads * sizeof *a.formats, &at));
-        a.formats = at;
-    }
-    st = cuda_exchange_merge(l->stream, port_of(c), &a, false);
+    BASE_TRY(st, out, find_outputs(l, &a));
+    st = cuda_exchange_merge(l->stream, port_of(c), &a);
+out:
+    return st;
+}
+
+static bool lsa_can_merge_own(const comm *c, const kern_deal_args *deal,
+                              const kern_merge_args *merge)
+{
+    return (uintptr_t)deal->x % 16 == 0 && merge->head_dim == port_of(c)->shape.head_dim &&
+           cuda_exchange_has_room(&port_of(c)->shape, deal);
+}
+
+static base_status lsa_merge_own(comm *c, const kern_deal_args *deal, const kern_merge_args *merge)
+{
+    base_status st = BASE_OK;
+    const lsa_comm *l = (const lsa_comm *)c;
+    const size_t n_partials = (size_t)deal->n_tokens * (size_t)deal->n_heads *
+                              ((size_t)deal->head_dim + 1) * sizeof(float);
+    kern_deal_args d = *deal;
+    kern_merge_args a = *merge;
+    void *at = NULL;
+
+    BASE_TRY(st, out, cuda_share_find(l->ctx, "partials", d.x, n_partials, &at));
+    d.x = at;
+    BASE_TRY(st, out, find_outputs(l, &a));
+    st = cuda_exchange_merge_own(l->stream, port_of(c), &d, &a);
 out:
     return st;
 }
@@ -120,6 +191,8 @@ static const comm_backend lsa_backend = {
     .name = "lsa",
     .broadcast = lsa_broadcast,
     .all_gather = lsa_all_gather,
+    .all_to_all = lsa_all_to_all,
+    .sum = lsa_sum,
     .destroy = lsa_destroy,
     .memory = lsa_memory,
     .set_limit = lsa_set_limit,
@@ -127,6 +200,8 @@ static const comm_backend lsa_backend = {
     .abort = lsa_abort,
     .can_merge = lsa_can_merge,
     .merge = lsa_merge,
+    .can_merge_own = lsa_can_merge_own,
+    .merge_own = lsa_merge_own,
 };
 
 base_status comm_lsa_create(const comm_lsa_options *options, const base_alloc *mem, comm **comm_out)
@@ -135,7 +210,9 @@ base_status comm_lsa_create(const comm_lsa_options *options, const base_alloc *m
     cuda_exchange_options exchange = {.host = options->host,
                                       .shape = {.head_dim = options->head_dim,
                                                 .max_rows = options->max_rows,
-                                                .max_words = options->max_words},
+                                                .max_words = options->max_words,
+                                                .max_sum = COMM_LSA_MAX_SUM,
+                                                .max_gather = COMM_LSA_MAX_GATHER},
                                       .limit_ms = options->limit_ms};
     lsa_comm *l = mem->get(mem->ctx, sizeof *l);
 

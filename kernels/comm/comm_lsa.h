@@ -1,8 +1,9 @@
 /* kernels/comm/comm_lsa.h - exchanges between GPUs of one host by kernels of our own, which store into the peers' memory:
  * the comm named "lsa" (docs/merge.md).
  *
- * Its calls are ops of a context, as those of comm_nccl.h.  Merges (comm_merge.h) of up to max_rows rows, and broadcasts
- * of up to max_words whole words, are one launch each; everything else is `tensors`'s.
+ * Its calls are ops of a context, as those of comm_nccl.h.  Merges (comm_merge.h) of up to max_rows rows, broadcasts of up
+ * to max_words whole words, sums of up to COMM_LSA_MAX_SUM elements, which are added in rank order, and gathers of up to
+ * COMM_LSA_MAX_GATHER whole words of each rank are one launch each; everything else is `tensors`'s.
  * A kernel waits for a peer as long as comm_set_limit says, then gives up, and so do all that follow: comm_look names
  * the peer. */
 #ifndef KERNELS_COMM_COMM_LSA_H
@@ -11,7 +12,9 @@
 #include "kernels/comm/comm.h"
 #include "kernels/kern.h"
 
-#define COMM_LSA_MAX_ROWS 2048 /* T * H */
+#define COMM_LSA_MAX_ROWS   2048 /* T * H */
+#define COMM_LSA_MAX_SUM    (2048 * 128)
+#define COMM_LSA_MAX_GATHER (2048 * 128)
 
 typedef struct comm_lsa_options {
     comm *host;    /* of the same ranks; borrowed, as ctx: both end later */

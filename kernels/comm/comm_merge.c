@@ -25,6 +25,9 @@ base_status comm_merge_own(comm *c, kern_ctx *ctx, const kern_deal_args *deal,
     const size_t head_bytes = (size_t)deal->n_tokens * ((size_t)deal->head_dim + 1) * sizeof(float);
     float *received = (float *)(uintptr_t)merge->partials; /* as in comm_merge */
 
+    if (c->backend->merge_own != NULL && c->backend->can_merge_own(c, deal, merge)) {
+        return c->backend->merge_own(c, deal, merge);
+    }
     BASE_TRY(st, out, kern_deal(ctx, deal));
     BASE_TRY(st, out, comm_all_to_all(c, deal->y, received, deal->begins, head_bytes, timeout_ms));
     st = kern_merge(ctx, merge);

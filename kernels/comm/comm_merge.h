@@ -15,7 +15,7 @@ BASE_MUST_CHECK base_status comm_merge(comm *c, kern_ctx *ctx, const kern_merge_
 
 /* The same for ranks that want their own heads alone.  deal: of op_deal.h, from this rank's partials of all heads to room, as
  * many ranks as the comm has.  merge: of this rank's heads, with partials that the call fills, one rank's right behind the
- * other's.  The bits are those of comm_merge for these heads.
+ * other's; "lsa" needs neither these nor the room.  The bits are those of comm_merge for these heads.
  * Errors: those of kern_deal, comm_all_to_all and kern_merge. */
 BASE_MUST_CHECK base_status comm_merge_own(comm *c, kern_ctx *ctx, const kern_deal_args *deal,
                                            const kern_merge_args *merge, int64_t timeout_ms);

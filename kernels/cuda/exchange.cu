@@ -18,11 +18,12 @@ struct merge_job : end {
     const float *o, *lse; /* of this rank */
     float *o_out, *lse_out;
     const kern_head_format *formats;
-    int32_t rows;      /* that are merged here */
-    int32_t heads;     /* of a token that are merged here */
+    int32_t rows;      /* that travel to a rank */
+    int32_t heads;     /* of a token that travel to a rank: from firsts[rank] on */
     int32_t all_heads; /* of a token */
-    int32_t
-        heads_step; /* from the first head of a rank to that of the next one: 0 if all ranks merge all */
+    int32_t firsts[CUDA_EXCHANGE_MAX_RANKS];
+    int32_t skipped,
+        own;       /* of those that travel here, `own` after the first `skipped` are wanted */
     int32_t group; /* query heads of a KV head */
 };
 
@@ -132,9 +133,12 @@ __global__ void __launch_bounds__(kWarp *kMaxWarps, 2)
     const int token = row / a.heads;
     const int head = row - token * a.heads;
     const int64_t source = (int64_t)token * a.all_heads + head;
+    const int own_head = head - a.skipped;
+    const bool wanted = own_head >= 0 && own_head < a.own;
+    const int out_row = wanted ? token * a.own + own_head : -1;
     const bool is_rank = lane < a.n_ranks;
     const bool has_lse = is_rank && lane != a.rank;
-    const float *lse_from = a.lse + source + (is_rank ? lane : a.rank) * a.heads_step;
+    const float *lse_from = a.lse + source + a.firsts[is_rank ? lane : a.rank];
     char *lse_to = a.unit(is_rank ? lane : a.rank, a.rank, row, Wire::kRowBytes);
     char *lse_slot = a.unit(a.rank, is_rank ? lane : a.rank, row, Wire::kRowBytes);
     char *to[N], *slots[N];
@@ -143,11 +147,10 @@ __global__ void __launch_bounds__(kWarp *kMaxWarps, 2)
         to[k] = a.unit(k < a.n_ranks ? a.after(k) : a.rank, a.rank, row, Wire::kRowBytes);
         slots[k] = a.unit(a.rank, k < a.n_ranks ? k : a.rank, row, Wire::kRowBytes);
     }
-    float *out = a.o_out + (int64_t)row * D;
     int places[E];
     cuda_rotation<D> rotation = {};
     if (a.formats != nullptr) {
-        const kern_side *side = &a.formats[(a.rank * a.heads_step + head) / a.group].v;
+        const kern_side *side = &a.formats[(wanted ? own_head : 0) / a.group].v;
         rotation = cuda_rotation_of<D>(side, side->signs);
     }
 #pragma unroll
@@ -166,7 +169,7 @@ __global__ void __launch_bounds__(kWarp *kMaxWarps, 2)
 #pragma unroll
     for (int k = 0; k < N; k++) {
         if (k < a.n_ranks) {
-            load_row(a.o + (source + a.after(k) * a.heads_step) * D, lane, own[k]);
+            load_row(a.o + (source + a.firsts[a.after(k)]) * D, lane, own[k]);
         }
     }
     const uint32_t buffer = Wire::buffer_of(turn) * a.buffer_bytes;
@@ -200,15 +203,19 @@ __global__ void __launch_bounds__(kWarp *kMaxWarps, 2)
     if (a.formats != nullptr) {
         cuda_rotate<D>(rotation, true, o);
     }
+    if (lane == 0) {
+        a.turns[row] = turn;
+    }
+    if (out_row < 0) {
+        return;
+    }
+    float *out = a.o_out + (int64_t)out_row * D;
 #pragma unroll
     for (int e = 0; e < E; e++) {
         out[places[e]] = o[e];
     }
-    if (lane == 0) {
-        a.turns[row] = turn;
-        if (a.lse_out != nullptr) {
-            a.lse_out[row] = merge_lse(s);
-        }
+    if (lane == 0 && a.lse_out != nullptr) {
+        a.lse_out[out_row] = merge_lse(s);
     }
 }
 
@@ -239,47 +246,96 @@ base_status launch_for_dim(cudaStream_t stream, int head_dim, const merge_job &j
                           : launch_for_ranks<Wire<4>, 128>(stream, j);
 }
 
+/* x: this rank's partials, of n_rows rows. */
+base_status exchange_rows(cudaStream_t stream, const cuda_exchange_port &port,
+                          const kern_merge_args &args, const float *x, int64_t n_rows, merge_job j)
+{
+    const cuda_exchange_shape &shape = port.shape;
+    const layout at = layout_of(shape);
+
+    if (args.n_ranks != shape.n_ranks || args.head_dim != shape.head_dim ||
+        j.rows > shape.max_rows || shape.max_rows > CUDA_EXCHANGE_MAX_ROWS) {
+        return BASE_FAIL(BASE_BAD_INPUT,
+                         "exchange of %d rows of %d over %d ranks; made for %d rows of %d over %d "
+                         "ranks",
+                         j.rows, args.head_dim, args.n_ranks, shape.max_rows, shape.head_dim,
+                         shape.n_ranks);
+    }
+    if ((uintptr_t)x % 16 != 0) {
+        return BASE_FAIL(BASE_BAD_INPUT, "exchange: partials are not 16-byte aligned");
+    }
+    if (j.rows == 0) {
+        return BASE_OK;
+    }
+    const bool quick = j.rows <= CUDA_EXCHANGE_QUICK_ROWS;
+    static_cast<end &>(j) = end_of(port, at, quick ? at.quick_rows : at.rows);
+    j.o = x;
+    j.lse = x + n_rows * args.head_dim;
+    j.o_out = args.o;
+    j.lse_out = args.lse;
+    j.formats = args.formats;
+    j.group = args.formats != nullptr ? args.n_heads / args.n_kv_heads : 1;
+    return quick ? launch_for_dim<tagged_wire>(stream, args.head_dim, j)
+                 : launch_for_dim<marked_wire>(stream, args.head_dim, j);
+}
+
+/* Heads of the rank that has most. */
+int32_t most_heads(const kern_deal_args *deal)
+{
+    int32_t most = 0;
+    for (int32_t r = 0; r < deal->n_ranks; r++) {
+        const int32_t n = deal->begins[r + 1] - deal->begins[r];
+        most = n > most ? n : most;
+    }
+    return most;
+}
+
 } // namespace
 
 extern "C" base_status cuda_exchange_merge(void *stream, const cuda_exchange_port *port,
-                                           const kern_merge_args *args, bool split)
+                                           const kern_merge_args *args)
 {
-    const cuda_exchange_shape &shape = port->shape;
-    const int32_t n = shape.n_ranks;
-    const layout at = layout_of(shape);
-    const auto s = static_cast<cudaStream_t>(stream);
-    const bool whole_heads =
-        !split || (args->n_heads > 0 && args->n_heads % n == 0 && args->rows % args->n_heads == 0);
-    const int32_t rows = split ? args->rows / n : args->rows;
-
-    if (args->n_ranks != n || args->head_dim != shape.head_dim || rows > shape.max_rows ||
-        shape.max_rows > CUDA_EXCHANGE_MAX_ROWS || !whole_heads) {
-        return BASE_FAIL(BASE_BAD_INPUT,
-                         "exchange of %d rows of %d, %d heads, over %d ranks; made for %d rows of "
-                         "%d over %d ranks",
-                         args->rows, args->head_dim, args->n_heads, args->n_ranks, shape.max_rows,
-                         shape.head_dim, n);
-    }
-    if ((uintptr_t)(args->partials + port->rank * args->rank_stride) % 16 != 0) {
-        return BASE_FAIL(BASE_BAD_INPUT, "exchange: rank_stride %lld leaves no 16-byte alignment",
-                         (long long)args->rank_stride);
-    }
-    if (rows == 0) {
-        return BASE_OK;
-    }
-    const bool quick = rows <= CUDA_EXCHANGE_QUICK_ROWS;
     merge_job j = {};
-    static_cast<end &>(j) = end_of(*port, at, quick ? at.quick_rows : at.rows);
-    j.o = args->partials + port->rank * args->rank_stride;
-    j.lse = j.o + (int64_t)args->rows * args->head_dim;
-    j.o_out = args->o;
-    j.lse_out = args->lse;
-    j.formats = args->formats;
-    j.rows = rows;
-    j.all_heads = args->n_heads > 0 ? args->n_heads : 1;
-    j.heads = split ? j.all_heads / n : j.all_heads;
-    j.heads_step = split ? j.heads : 0;
-    j.group = args->formats != nullptr ? args->n_heads / args->n_kv_heads : 1;
-    return quick ? launch_for_dim<tagged_wire>(s, args->head_dim, j)
-                 : launch_for_dim<marked_wire>(s, args->head_dim, j);
+    j.rows = args->rows;
+    j.all_heads = j.heads = j.own = args->n_heads > 0 ? args->n_heads : 1;
+    return exchange_rows(static_cast<cudaStream_t>(stream), *port, *args,
+                         args->partials + port->rank * args->rank_stride, args->rows, j);
+}
+
+extern "C" bool cuda_exchange_has_room(const cuda_exchange_shape *shape, const kern_deal_args *deal)
+{
+    return (int64_t)deal->n_tokens * most_heads(deal) <= shape->max_rows;
+}
+
+/* A rank with fewer heads than another is sent some that it drops, so that all ranks exchange the same rows. */
+extern "C" base_status cuda_exchange_merge_own(void *stream, const cuda_exchange_port *port,
+                                               const kern_deal_args *deal,
+                                               const kern_merge_args *args)
+{
+    const int32_t *begins = deal->begins;
+    merge_job j = {};
+
+    if (deal->n_ranks != port->shape.n_ranks || deal->head_dim != args->head_dim ||
+        !cuda_exchange_has_room(&port->shape, deal)) {
+        return BASE_FAIL(BASE_BAD_INPUT,
+                         "exchange of %d tokens' heads of %d to %d ranks; made for %d rows of %d "
+                         "over %d ranks",
+                         deal->n_tokens, deal->head_dim, deal->n_ranks, port->shape.max_rows,
+                         port->shape.head_dim, port->shape.n_ranks);
+    }
+    j.all_heads = deal->n_heads;
+    j.heads = most_heads(deal);
+    j.rows = deal->n_tokens * j.heads;
+    for (int32_t r = 0; r < deal->n_ranks; r++) {
+        const int32_t last = deal->n_heads - j.heads; /* that leaves as many behind it */
+        j.firsts[r] = begins[r] < last ? begins[r] : last;
+    }
+    j.skipped = begins[port->rank] - j.firsts[port->rank];
+    j.own = begins[port->rank + 1] - begins[port->rank];
+    if (args->rows != deal->n_tokens * j.own) {
+        return BASE_FAIL(BASE_BAD_INPUT, "exchange: %d rows of %d tokens of %d heads", args->rows,
+                         deal->n_tokens, j.own);
+    }
+    return exchange_rows(static_cast<cudaStream_t>(stream), *port, *args, deal->x,
+                         (int64_t)deal->n_tokens * deal->n_heads, j);
 }

@@ -22,6 +22,7 @@ struct cuda_exchange {
 /* What a rank tells the others. */
 typedef struct card {
     char host[MAX_HOST];
+    cuda_exchange_shape shape;
     cudaIpcMemHandle_t window;
     char reason[MAX_REASON]; /* why the rank cannot take part; "": it can */
 } card;
@@ -75,6 +76,9 @@ static base_status map_windows(cuda_exchange *x, const card *cards)
         if (strcmp(cards[r].host, cards[port->rank].host) != 0) {
             return BASE_FAIL(BASE_UNAVAILABLE, "rank %d is on %s, this one on %s", r, cards[r].host,
                              cards[port->rank].host);
+        }
+        if (memcmp(&cards[r].shape, &port->shape, sizeof port->shape) != 0) {
+            return BASE_FAIL(BASE_UNAVAILABLE, "rank %d has a window of another shape", r);
         }
         BASE_TRY(st, out,
                  cuda_to_status(
@@ -144,6 +148,7 @@ base_status cuda_exchange_open(const cuda_exchange_options *options, const base_
     *x = (cuda_exchange){.host = options->host, .mem = *mem};
     x->port = (cuda_exchange_port){.shape = options->shape, .rank = comm_rank(options->host)};
     x->port.shape.n_ranks = n;
+    mine.shape = x->port.shape;
     (void)gethostname(mine.host, sizeof mine.host - 1);
     note(&mine, make_window(x, options->stream, options->limit_ms, &mine));
     BASE_TRY(st, out, show(x, &mine, cards));

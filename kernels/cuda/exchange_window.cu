@@ -34,6 +34,14 @@ layout layout_of(const cuda_exchange_shape &s)
                                CUDA_EXCHANGE_QUICK_ROWS, row_bytes<tagged_wire>(s.head_dim));
     at.rows = take_place(&at.n_bytes, s.n_ranks, marked_wire<2>::kBuffers, s.max_rows,
                          row_bytes<marked_wire>(s.head_dim));
+    const int n_lines = lines_of(s.max_sum);
+    const int n_whole = n_lines < one_shot_lines(s.n_ranks) ? n_lines : one_shot_lines(s.n_ranks);
+    const int n_shares = n_lines > n_whole ? (n_lines + s.n_ranks - 1) / s.n_ranks : 0;
+    at.lines = take_place(&at.n_bytes, s.n_ranks, marked_wire<2>::kBuffers, n_whole, kLineBytes);
+    at.shares =
+        take_place(&at.n_bytes, s.n_ranks, marked_wire<2>::kBuffers, n_shares, 2 * kLineBytes);
+    at.gathers = take_place(&at.n_bytes, s.n_ranks, tagged_wire<2>::kBuffers,
+                            lines_of(s.max_gather), kTaggedLineBytes);
     at.waits = take(&at.n_bytes, sizeof(waits));
     return at;
 }
@@ -76,10 +84,14 @@ extern "C" base_status cuda_exchange_clear(void *stream, const cuda_exchange_sha
     base_status st = BASE_OK;
     const auto s = static_cast<cudaStream_t>(stream);
     const layout at = layout_of(*shape);
-    const auto n_marked = static_cast<size_t>(at.rows.n_bytes);
+    const place *const marked[] = {&at.rows, &at.lines, &at.shares};
 
     BASE_TRY(st, out, cuda_to_status(cudaMemsetAsync(window, 0, (size_t)at.n_bytes, s), "window"));
-    st = cuda_to_status(cudaMemsetAsync(window + at.rows.buffers, 0xff, n_marked, s), "window");
+    for (const place *p : marked) {
+        const auto n_bytes = static_cast<size_t>(p->n_bytes);
+        BASE_TRY(st, out,
+                 cuda_to_status(cudaMemsetAsync(window + p->buffers, 0xff, n_bytes, s), "window"));
+    }
 out:
     return st;
 }

@@ -15,11 +15,28 @@ struct place {
 
 struct layout {
     place words, quick_rows, rows;
+    place lines, shares; /* of sums in one crossing, and in two */
+    place gathers;
     int64_t waits;
     int64_t n_bytes;
 };
 
 layout layout_of(const cuda_exchange_shape &shape);
+
+constexpr int kLineBytes = marked_wire<CUDA_EXCHANGE_LINE / kWarp>::kLsePlace;
+constexpr int kTaggedLineBytes = tagged_wire<CUDA_EXCHANGE_LINE / kWarp>::kLsePlace;
+
+constexpr int lines_of(int32_t n_words)
+{
+    return (n_words + CUDA_EXCHANGE_LINE - 1) / CUDA_EXCHANGE_LINE;
+}
+
+/* Lines of a sum that go to every peer whole: beyond that a second crossing takes less time than the bytes that it saves. */
+constexpr int one_shot_lines(int32_t n_ranks)
+{
+    constexpr int kSent = 1024; /* by a rank */
+    return n_ranks > 1 ? kSent / (n_ranks - 1) : CUDA_EXCHANGE_MAX_ROWS;
+}
 
 /* One rank's end of the exchanges at a place. */
 struct end {

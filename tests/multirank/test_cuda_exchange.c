@@ -21,18 +21,21 @@ static cuda_exchange *open_rank(rank *k, exchange_case *x, const plan *p, int64_
     cuda_exchange *e = NULL;
     case_open(x, p);
     rank_open(k, x, comm_rank(the_comm));
-    const cuda_exchange_options options = {
-        .stream = k->stream,
-        .host = the_comm,
-        .shape = {.head_dim = p->head_dim, .max_rows = MAX_ROWS, .max_words = MAX_WORDS},
-        .limit_ms = limit_ms};
+    const cuda_exchange_options options = {.stream = k->stream,
+                                           .host = the_comm,
+                                           .shape = {.head_dim = p->head_dim,
+                                                     .max_rows = MAX_ROWS,
+                                                     .max_words = MAX_WORDS,
+                                                     .max_sum = SET_STRIDE,
+                                                     .max_gather = MAX_GATHER},
+                                           .limit_ms = limit_ms};
     CHECK_STATUS(cuda_exchange_open(&options, &base_heap, &e), BASE_OK);
     k->port = *cuda_exchange_port_of(e);
     record(k);
     return e;
 }
 
-static void every_word_is_what_the_op_makes_of_gathered_partials(void **state)
+static void every_word_is_what_ops_make_of_all_ranks(void **state)
 {
     (void)state;
     for (int32_t i = 0; i < 2; i++) {
@@ -71,6 +74,20 @@ static void what_no_rank_can_do_is_refused_on_all(void **state)
     CHECK_ERROR_NAMES("head dim 96");
 }
 
+static void windows_of_another_shape_are_refused_on_all(void **state)
+{
+    (void)state;
+    cuda_exchange *e = NULL;
+    const cuda_exchange_options options = {.host = the_comm,
+                                           .shape = {.head_dim = 64,
+                                                     .max_rows = 1,
+                                                     .max_words = 1,
+                                                     .max_sum = comm_rank(the_comm) == 0},
+                                           .limit_ms = 1};
+    CHECK_STATUS(cuda_exchange_open(&options, &base_heap, &e), BASE_UNAVAILABLE);
+    CHECK_ERROR_NAMES("another shape");
+}
+
 static void a_silent_rank_is_named_in_time(void **state)
 {
     (void)state;
@@ -102,8 +119,9 @@ static void a_silent_rank_is_named_in_time(void **state)
 int main(int argc, char **argv)
 {
     const struct CMUnitTest exact[] = {
-        cmocka_unit_test(every_word_is_what_the_op_makes_of_gathered_partials),
+        cmocka_unit_test(every_word_is_what_ops_make_of_all_ranks),
         cmocka_unit_test(what_no_rank_can_do_is_refused_on_all),
+        cmocka_unit_test(windows_of_another_shape_are_refused_on_all),
     };
     const struct CMUnitTest silent[] = {
         cmocka_unit_test(a_silent_rank_is_named_in_time),

@@ -16,7 +16,12 @@ typedef struct world {
 
 static world *world_open(const plan *p)
 {
-    const cuda_exchange_shape shape = {p->n_ranks, p->head_dim, MAX_ROWS, MAX_WORDS};
+    const cuda_exchange_shape shape = {.n_ranks = p->n_ranks,
+                                       .head_dim = p->head_dim,
+                                       .max_rows = MAX_ROWS,
+                                       .max_words = MAX_WORDS,
+                                       .max_sum = SET_STRIDE,
+                                       .max_gather = MAX_GATHER};
     world *w = parity_memory(1, sizeof *w);
     char *windows[MAX_RANKS] = {NULL};
 
@@ -78,7 +83,7 @@ static void run(const plan *p)
 /* Rows of all ranks are under way at once, and the ranks share one GPU here. */
 #define ROWS_AT_ONCE 1024
 
-static void every_word_is_what_the_op_makes_of_gathered_partials(void **state)
+static void every_word_is_what_ops_make_of_all_ranks(void **state)
 {
     (void)state;
     static const int32_t counts[] = {1, 2, 3, 4, 8};
@@ -90,6 +95,8 @@ static void every_word_is_what_the_op_makes_of_gathered_partials(void **state)
             run(&p);
         }
     }
+    const plan shared = plan_of(8, 128, 16, true, 8); /* two ranks have heads of one KV head */
+    run(&shared);
 }
 
 static void graphs_go_on_where_the_last_replay_ended(void **state)
@@ -106,14 +113,17 @@ static void graphs_go_on_where_the_last_replay_ended(void **state)
 static void a_missing_rank_is_named_and_nobody_hangs(void **state)
 {
     (void)state;
-    for (int32_t i = 0; i < 3; i++) {
+    for (int32_t i = 0; i < 6; i++) {
         plan p = {.n_ranks = 3, .head_dim = 128, .n_heads = 4, .n_replays = 1};
         if (i == 0) {
             add_broadcast(&p, 2, 0);
+        } else if (i >= 3) {
+            add_words(&p, i == 5 ? GATHER : SUM, i == 4 ? 600 * LINE : 1000);
         }
         for (int32_t c = 0; c < 8; c++) {
-            add_call(&p, i == 1 ? 4 : 40, false);
+            add_merge(&p, i == 1 ? MERGE_OWN : MERGE, i == 1 ? 4 : 40);
         }
+        const int32_t looked_at = i == 0 ? 1 : 0;
         world *w = world_open(&p);
         for (int32_t r = 0; r < 2; r++) {
             record(&w->ranks[r]); /* the limit is not the graph's */
@@ -130,8 +140,13 @@ static void a_missing_rank_is_named_and_nobody_hangs(void **state)
                 OK(cudaStreamSynchronize(w->ranks[r].stream));
                 assert_int_equal(w->report[r], CUDA_EXCHANGE_LOST | 2u);
                 float first = 0.0f;
-                OK(cudaMemcpy(&first, w->ranks[r].out, sizeof first, cudaMemcpyDeviceToHost));
-                assert_int_equal(base_f32_bits(first), 0x5a5a5a5au);
+                const float *out = w->ranks[r].out + looked_at * MAX_ROWS * 129;
+                OK(cudaMemcpy(&first, out + (p.calls[looked_at].kind == GATHER ? 2005 : 5),
+                              sizeof first, cudaMemcpyDeviceToHost));
+                assert_int_equal(base_f32_bits(first),
+                                 p.calls[looked_at].kind == SUM
+                                     ? base_f32_bits(words_of(looked_at, r)[5])
+                                     : 0x5a5a5a5au);
             }
             const int64_t took_ms = (base_now_us() - begun) / 1000;
             assert_in_range(took_ms, again == 0 ? 200 : 0, again == 0 ? 700 : 100);
@@ -147,18 +162,32 @@ static void other_shapes_are_refused(void **state)
     world *w = world_open(&p);
     const cuda_exchange_port *port = &w->ranks[0].port;
     const call c = {.rows = 8};
+    int32_t begins[2];
+    share_heads(&p, begins);
     float *lent = device_copy(&w->x.device, exchange_sets[0], (size_t)SET_STRIDE * sizeof(float));
     kern_merge_args a = args_of(&w->x, &c, lent, lent);
     a.rows = MAX_ROWS + 1;
-    CHECK_STATUS(cuda_exchange_merge(NULL, port, &a, false), BASE_BAD_INPUT);
-    a.rows = 6; /* no whole tokens */
-    CHECK_STATUS(cuda_exchange_merge(NULL, port, &a, true), BASE_BAD_INPUT);
+    CHECK_STATUS(cuda_exchange_merge(NULL, port, &a), BASE_BAD_INPUT);
     a.rows = 8;
     a.n_ranks = 2;
-    CHECK_STATUS(cuda_exchange_merge(NULL, port, &a, false), BASE_BAD_INPUT);
+    CHECK_STATUS(cuda_exchange_merge(NULL, port, &a), BASE_BAD_INPUT);
     a.n_ranks = 1;
     a.partials = lent + 1;
-    CHECK_STATUS(cuda_exchange_merge(NULL, port, &a, false), BASE_BAD_INPUT);
+    CHECK_STATUS(cuda_exchange_merge(NULL, port, &a), BASE_BAD_INPUT);
+    kern_deal_args deal = deal_of(&p, &c, begins, lent);
+    a = own_args_of(&w->x, &deal, 0, lent);
+    a.rows = 6; /* no whole tokens */
+    CHECK_STATUS(cuda_exchange_merge_own(NULL, port, &deal, &a), BASE_BAD_INPUT);
+    a.rows = 8;
+    deal.x = lent + 1;
+    CHECK_STATUS(cuda_exchange_merge_own(NULL, port, &deal, &a), BASE_BAD_INPUT);
+    deal.n_tokens = MAX_ROWS;
+    CHECK_STATUS(cuda_exchange_merge_own(NULL, port, &deal, &a), BASE_BAD_INPUT);
+    CHECK_STATUS(cuda_exchange_sum(NULL, port, lent, SET_STRIDE + 1), BASE_BAD_INPUT);
+    CHECK_STATUS(cuda_exchange_sum(NULL, port, lent + 1, 4), BASE_BAD_INPUT);
+    CHECK_STATUS(
+        cuda_exchange_gather(NULL, port, (uint32_t *)lent, (uint32_t *)lent, MAX_GATHER + 1),
+        BASE_BAD_INPUT);
     CHECK_STATUS(cuda_exchange_broadcast(NULL, port, (uint32_t *)lent, MAX_WORDS + 1, 0),
                  BASE_BAD_INPUT);
     CHECK_STATUS(cuda_exchange_broadcast(NULL, port, (uint32_t *)lent, 1, 1), BASE_BAD_INPUT);
@@ -170,7 +199,7 @@ static void other_shapes_are_refused(void **state)
 int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(every_word_is_what_the_op_makes_of_gathered_partials),
+        cmocka_unit_test(every_word_is_what_ops_make_of_all_ranks),
         cmocka_unit_test(graphs_go_on_where_the_last_replay_ended),
         cmocka_unit_test(a_missing_rank_is_named_and_nobody_hangs),
         cmocka_unit_test(other_shapes_are_refused),

@@ -1,37 +1,19 @@
 /* tests/support/exchange_case.h - calls of exchange.h with what every word of their outputs is to be: what
- * kern_cuda_merge makes of the same partials.  The ranks may be streams of one process, or processes. */
+ * kern_cuda_merge makes of the same partials, or a sum in rank order.  The ranks may be streams of one process, or
+ * processes. */
 #ifndef TESTS_SUPPORT_EXCHANGE_CASE_H
 #define TESTS_SUPPORT_EXCHANGE_CASE_H
 
 #include "kernels/cuda/cuda_ops.h"
-#include "kernels/cuda/exchange.h"
+#include "tests/support/exchange_plan.h"
 #include "tests/support/page_fixture.h"
 #include "tests/support/parity_cuda.h"
 
-#define MAX_RANKS  CUDA_EXCHANGE_MAX_RANKS
-#define MAX_ROWS   1300
-#define MAX_WORDS  300
-#define MAX_CALLS  48
 #define N_SETS     3 /* of partials, which calls take in turn */
 #define GROUP      4 /* query heads of a KV head */
 #define DELAY_MAX  ((size_t)96 << 20)
 #define LIMIT_US   4000000
-#define BROADCAST  0 /* rows of a call that broadcasts */
 #define SET_STRIDE ((int64_t)MAX_ROWS * 129)
-
-typedef struct call {
-    int32_t rows; /* of the partials; BROADCAST: n_words from root */
-    bool split;
-    int32_t n_words, root;
-} call;
-
-typedef struct plan {
-    int32_t n_ranks, head_dim, n_heads;
-    bool formats;
-    call calls[MAX_CALLS];
-    int32_t n_calls;
-    int32_t n_replays;
-} plan;
 
 typedef struct exchange_case { /* what all ranks of a plan share */
     const plan *p;
@@ -100,11 +82,10 @@ static inline kern_merge_args args_of(const exchange_case *w, const call *c, con
                                       float *out)
 {
     const plan *p = w->p;
-    const int32_t rows = c->split ? c->rows / p->n_ranks : c->rows;
     const kern_merge_args a = {.partials = partials,
                                .rank_stride = stride_of(p, c),
                                .o = out,
-                               .lse = out + (int64_t)rows * p->head_dim,
+                               .lse = out + (int64_t)c->rows * p->head_dim,
                                .n_ranks = p->n_ranks,
                                .rows = c->rows,
                                .head_dim = p->head_dim,
@@ -114,14 +95,86 @@ static inline kern_merge_args args_of(const exchange_case *w, const call *c, con
     return a;
 }
 
+/* Whole groups of a KV head's, as even as they go, where there are enough: 3 ranks of 4 groups have 1, 1 and 2. */
+static inline void share_heads(const plan *p, int32_t *begins)
+{
+    const int32_t unit = p->n_heads / GROUP >= p->n_ranks ? GROUP : 1;
+    for (int32_t r = 0; r <= p->n_ranks; r++) {
+        begins[r] = p->n_heads / unit * r / p->n_ranks * unit;
+    }
+}
+
+static inline kern_deal_args deal_of(const plan *p, const call *c, const int32_t *begins,
+                                     const float *mine)
+{
+    const kern_deal_args d = {.x = mine,
+                              .begins = begins,
+                              .n_ranks = p->n_ranks,
+                              .n_tokens = c->rows / p->n_heads,
+                              .n_heads = p->n_heads,
+                              .head_dim = p->head_dim};
+    return d;
+}
+
+static inline kern_merge_args own_args_of(const exchange_case *w, const kern_deal_args *d,
+                                          int32_t r, float *out)
+{
+    const int32_t first_group = d->begins[r] / GROUP;
+    const int32_t n_own = d->begins[r + 1] - d->begins[r];
+    const kern_merge_args a = {.o = out,
+                               .lse = out + (int64_t)d->n_tokens * n_own * d->head_dim,
+                               .n_ranks = d->n_ranks,
+                               .rows = d->n_tokens * n_own,
+                               .head_dim = d->head_dim,
+                               .formats = w->formats == NULL ? NULL : w->formats + first_group,
+                               .n_heads = n_own,
+                               .n_kv_heads = (n_own + GROUP - 1) / GROUP};
+    return a;
+}
+
+/* Words that a rank gives to call c. */
+static inline const float *words_of(int32_t c, int32_t r)
+{
+    return exchange_sets[c % N_SETS] + r * SET_STRIDE;
+}
+
+/* What every rank is to have after call c, a sum or a gather; *n_out words. */
+static inline float *expected_words(const plan *p, int32_t c, int64_t *n_out)
+{
+    const call *one = &p->calls[c];
+    const bool sums = one->kind == SUM;
+    const int64_t n = one->n_words;
+    float *out = parity_memory(n * p->n_ranks, sizeof *out);
+    for (int32_t r = 0; r < p->n_ranks; r++) {
+        for (int64_t i = 0; i < n && sums; i++) {
+            out[i] = r == 0 ? words_of(c, r)[i] : out[i] + words_of(c, r)[i];
+        }
+        if (!sums) {
+            memcpy(out + r * n, words_of(c, r), (size_t)n * sizeof *out);
+        }
+    }
+    for (int64_t i = 0; i < n && sums; i++) {
+        const uint32_t nan = 0x7fffffff; /* the one that a GPU's additions make */
+        if (isnan(out[i]) && p->n_ranks > 1) {
+            memcpy(out + i, &nan, sizeof nan);
+        } else if (base_f32_bits(out[i]) == 0xffffffff) {
+            out[i] = NAN; /* the mark is not sent */
+        }
+    }
+    *n_out = sums ? n : n * p->n_ranks;
+    return out;
+}
+
 /* What a rank is to have after call c: all rows that the op merges from gathered partials, or its heads of them. */
-static inline float *expected(const exchange_case *w, int32_t c, int32_t r)
+static inline float *expected(const exchange_case *w, int32_t c, int32_t r, int64_t *n_out)
 {
     const plan *p = w->p;
     const call *one = &p->calls[c];
-    const call whole = {.rows = one->rows};
     const int64_t d = p->head_dim;
-    const int32_t heads = one->split ? p->n_heads / p->n_ranks : p->n_heads;
+    int32_t begins[MAX_RANKS + 1];
+    share_heads(p, begins);
+    const int32_t first = one->kind == MERGE_OWN ? begins[r] : 0;
+    const int32_t heads = one->kind == MERGE_OWN ? begins[r + 1] - first : p->n_heads;
     const int32_t rows = one->rows / p->n_heads * heads;
     const int64_t n_all = p->n_ranks * stride_of(p, one);
     float *all = parity_memory(n_all, sizeof *all);
@@ -132,18 +185,18 @@ static inline float *expected(const exchange_case *w, int32_t c, int32_t r)
     }
     float *lent = on_device(all, (size_t)n_all * sizeof *all);
     void *merged = on_device(out, (size_t)(one->rows * (d + 1)) * sizeof *out);
-    const kern_merge_args a = args_of(w, &whole, lent, merged);
+    const kern_merge_args a = args_of(w, one, lent, merged);
     CHECK_STATUS(kern_cuda_merge(NULL, &a), BASE_OK);
     float *full = from_device(merged, one->rows * (d + 1));
     for (int32_t row = 0; row < rows; row++) {
-        const int64_t from =
-            !one->split ? row : (int64_t)(row / heads) * p->n_heads + r * heads + row % heads;
+        const int64_t from = (int64_t)(row / heads) * p->n_heads + first + row % heads;
         memcpy(out + row * d, full + from * d, (size_t)d * sizeof *out);
         out[rows * d + row] = full[one->rows * d + from];
     }
     free(full);
     free(all);
     OK(cudaFree(lent));
+    *n_out = rows * (d + 1);
     return out;
 }
 
@@ -208,10 +261,18 @@ static inline void rank_close(rank *k)
     OK(cudaStreamDestroy(k->stream));
 }
 
-/* The rank's own partials of a call on the device; the others' places are not to be read. */
-static inline float *lend_partials(rank *k, int32_t c)
+/* The rank's own partials of a call on the device; the others' places are not to be read.  Of a sum or a gather its
+ * words. */
+static inline float *lend(rank *k, int32_t c)
 {
     const plan *p = k->x->p;
+    if (p->calls[c].kind == BROADCAST) {
+        return NULL;
+    }
+    if (p->calls[c].kind >= SUM) {
+        return device_copy(&k->device, words_of(c, k->index),
+                           (size_t)p->calls[c].n_words * sizeof(float));
+    }
     const size_t n_bytes = (size_t)(p->n_ranks * stride_of(p, &p->calls[c])) * sizeof(float);
     float *all = parity_memory((int64_t)n_bytes, 1);
     memset(all, 0xff, n_bytes);
@@ -221,19 +282,42 @@ static inline float *lend_partials(rank *k, int32_t c)
     return lent;
 }
 
-static inline void call_once(const rank *k, int32_t c, const float *partials)
+static inline void call_once(const rank *k, int32_t c, float *lent)
 {
     const plan *p = k->x->p;
     const call *one = &p->calls[c];
-    if (one->rows == BROADCAST) {
-        CHECK_STATUS(cuda_exchange_broadcast(k->stream, &k->port, k->words + (int64_t)c * MAX_WORDS,
-                                             one->n_words, one->root),
-                     BASE_OK);
-        return;
+    float *out = k->out + (int64_t)c * MAX_ROWS * (p->head_dim + 1);
+    const size_t n_bytes = (size_t)one->n_words * sizeof(float);
+    int32_t begins[MAX_RANKS + 1];
+    share_heads(p, begins);
+    const kern_merge_args all = args_of(k->x, one, lent, out);
+    const kern_deal_args deal = deal_of(p, one, begins, lent + k->index * stride_of(p, one));
+    const kern_merge_args own = own_args_of(k->x, &deal, k->index, out);
+    base_status st = BASE_OK;
+
+    switch (one->kind) {
+    case MERGE: st = cuda_exchange_merge(k->stream, &k->port, &all); break;
+    case MERGE_OWN: st = cuda_exchange_merge_own(k->stream, &k->port, &deal, &own); break;
+    case BROADCAST:
+        st = cuda_exchange_broadcast(k->stream, &k->port, k->words + (int64_t)c * MAX_WORDS,
+                                     one->n_words, one->root);
+        break;
+    case SUM:
+        OK(cudaMemcpyAsync(out, lent, n_bytes, cudaMemcpyDeviceToDevice, k->stream));
+        st = cuda_exchange_sum(k->stream, &k->port, out, one->n_words);
+        break;
+    case GATHER: {
+        const bool in_place = c % 2 == 0;
+        float *mine = in_place ? out + (int64_t)k->index * one->n_words : lent;
+        if (in_place) {
+            OK(cudaMemcpyAsync(mine, lent, n_bytes, cudaMemcpyDeviceToDevice, k->stream));
+        }
+        st = cuda_exchange_gather(k->stream, &k->port, (const uint32_t *)mine, (uint32_t *)out,
+                                  one->n_words);
+        break;
     }
-    const kern_merge_args a =
-        args_of(k->x, one, partials, k->out + (int64_t)c * MAX_ROWS * (p->head_dim + 1));
-    CHECK_STATUS(cuda_exchange_merge(k->stream, &k->port, &a, one->split), BASE_OK);
+    }
+    CHECK_STATUS(st, BASE_OK);
 }
 
 static inline uint32_t word_of(int32_t r, int32_t c, int32_t i)
@@ -246,9 +330,9 @@ static inline void record(rank *k)
 {
     const plan *p = k->x->p;
     cudaGraph_t graph = NULL;
-    float *partials[MAX_CALLS] = {NULL};
+    float *lent[MAX_CALLS] = {NULL};
     for (int32_t c = 0; c < p->n_calls; c++) {
-        partials[c] = p->calls[c].rows > 0 ? lend_partials(k, c) : NULL;
+        lent[c] = lend(k, c);
     }
     OK(cudaStreamBeginCapture(k->stream, cudaStreamCaptureModeThreadLocal));
     for (int32_t c = 0; c < p->n_calls; c++) {
@@ -256,7 +340,7 @@ static inline void record(rank *k)
         if (dice % 4 == 0) {
             OK(cudaMemsetAsync(k->x->delays, 0, 1 + dice / 4 % DELAY_MAX, k->stream));
         }
-        call_once(k, c, partials[c]);
+        call_once(k, c, lent[c]);
     }
     OK(cudaStreamEndCapture(k->stream, &graph));
     OK(cudaGraphInstantiate(&k->graph, graph, 0));
@@ -292,7 +376,7 @@ static inline void check_rank(const rank *k)
     uint32_t words[MAX_WORDS];
     for (int32_t c = 0; c < p->n_calls; c++) {
         const call *one = &p->calls[c];
-        if (one->rows == BROADCAST) {
+        if (one->kind == BROADCAST) {
             OK(cudaMemcpy(words, k->words + (int64_t)c * MAX_WORDS, sizeof words,
                           cudaMemcpyDeviceToHost));
             for (int32_t i = 0; i < MAX_WORDS; i++) {
@@ -300,52 +384,21 @@ static inline void check_rank(const rank *k)
             }
             continue;
         }
-        const int64_t n =
-            (int64_t)(one->split ? one->rows / p->n_ranks : one->rows) * (p->head_dim + 1);
-        float *want = expected(k->x, c, k->index);
+        int64_t n = 0;
+        float *want = one->kind >= SUM ? expected_words(p, c, &n) : expected(k->x, c, k->index, &n);
         OK(cudaMemcpy(out, k->out + c * slab, (size_t)n * sizeof *out, cudaMemcpyDeviceToHost));
         for (int64_t i = 0; i < n; i++) {
             if (base_f32_bits(out[i]) != base_f32_bits(want[i])) {
-                fail_msg("rank %d of %d, call %d of %d rows: word %lld is %08x, want %08x",
-                         k->index, p->n_ranks, c, one->rows, (long long)i, base_f32_bits(out[i]),
-                         base_f32_bits(want[i]));
+                fail_msg(
+                    "rank %d of %d, call %d (%d) of %d rows, %d words: word %lld is %08x, want "
+                    "%08x",
+                    k->index, p->n_ranks, c, one->kind, one->rows, one->n_words, (long long)i,
+                    base_f32_bits(out[i]), base_f32_bits(want[i]));
             }
         }
         free(want);
     }
     free(out);
-}
-
-static inline void add_call(plan *p, int32_t rows, bool split)
-{
-    p->calls[p->n_calls++] = (call){.rows = rows, .split = split};
-}
-
-static inline void add_broadcast(plan *p, int32_t n_words, int32_t root)
-{
-    p->calls[p->n_calls++] = (call){.rows = BROADCAST, .n_words = n_words, .root = root};
-}
-
-/* Few and many rows by turns, so that each row has its own count of turns; calls of up to max_tokens tokens. */
-static inline plan plan_of(int32_t n_ranks, int32_t head_dim, int32_t n_heads, bool formats,
-                           int32_t max_tokens)
-{
-    static const int32_t tokens[] = {1, 2, 1, 5, 1, 1, 40, 3, 1, 9, 1, 2};
-    plan p = {.n_ranks = n_ranks,
-              .head_dim = head_dim,
-              .n_heads = n_heads,
-              .formats = formats,
-              .n_replays = 3};
-    for (int32_t i = 0; i < 12; i++) {
-        const int32_t n = tokens[i] < max_tokens ? tokens[i] : max_tokens;
-        const int32_t n_split = tokens[11 - i] < max_tokens ? tokens[11 - i] : max_tokens;
-        add_call(&p, n * n_heads, false);
-        add_broadcast(&p, i % 4 == 3 ? MAX_WORDS : 1 + i * 9, i % n_ranks);
-        if (n_heads % n_ranks == 0) {
-            add_call(&p, n_split * n_heads, true);
-        }
-    }
-    return p;
 }
 
 #endif /* TESTS_SUPPORT_EXCHANGE_CASE_H */

@@ -49,6 +49,23 @@ static inline base_status late_all_gather(comm *c, const void *mine, void *all, 
     return st != BASE_OK ? st : comm_all_gather(l->inner, mine, all, n_bytes, timeout_ms);
 }
 
+static inline base_status late_all_to_all(comm *c, const void *send, void *recv,
+                                          const int32_t *begins, size_t unit_bytes,
+                                          int64_t timeout_ms)
+{
+    late_comm *l = (late_comm *)c;
+    const base_status st = late_nap(l);
+    return st != BASE_OK ? st
+                         : comm_all_to_all(l->inner, send, recv, begins, unit_bytes, timeout_ms);
+}
+
+static inline base_status late_sum(comm *c, float *x, int64_t n, float *room, int64_t timeout_ms)
+{
+    late_comm *l = (late_comm *)c;
+    const base_status st = late_nap(l);
+    return st != BASE_OK ? st : comm_sum(l->inner, x, n, room, timeout_ms);
+}
+
 static inline bool late_can_merge(const comm *c, const kern_merge_args *args)
 {
     (void)args;
@@ -60,6 +77,21 @@ static inline base_status late_merge(comm *c, const kern_merge_args *args)
     late_comm *l = (late_comm *)c;
     const base_status st = late_nap(l);
     return st != BASE_OK ? st : comm_merge(l->inner, l->ctx, args, LATE_MERGE_MS);
+}
+
+static inline bool late_can_merge_own(const comm *c, const kern_deal_args *deal,
+                                      const kern_merge_args *merge)
+{
+    (void)deal, (void)merge;
+    return ((const late_comm *)c)->ctx != NULL;
+}
+
+static inline base_status late_merge_own(comm *c, const kern_deal_args *deal,
+                                         const kern_merge_args *merge)
+{
+    late_comm *l = (late_comm *)c;
+    const base_status st = late_nap(l);
+    return st != BASE_OK ? st : comm_merge_own(l->inner, l->ctx, deal, merge, LATE_MERGE_MS);
 }
 
 static inline const base_alloc *late_memory(comm *c)
@@ -85,11 +117,15 @@ static inline comm *late_comm_make(late_comm *l, comm *inner, kern_ctx *ctx,
         .name = "late",
         .broadcast = late_broadcast,
         .all_gather = late_all_gather,
+        .all_to_all = late_all_to_all,
+        .sum = late_sum,
         .memory = late_memory,
         .set_limit = late_set_limit,
         .look = late_look,
         .can_merge = late_can_merge,
         .merge = late_merge,
+        .can_merge_own = late_can_merge_own,
+        .merge_own = late_merge_own,
     };
     *l = (late_comm){.base = {.backend = &backend, .rank = inner->rank, .size = inner->size},
                      .inner = inner,
