@@ -140,12 +140,12 @@ static base_status add_lsa(rank *r)
     return st;
 }
 
-/* lsa has one that gathers behind it. */
-static comm_nccl_way way_of(const char *merge)
+/* lsa has behind it what the weights would have without it. */
+static comm_nccl_way way_of(const seat_plan *plan)
 {
-    return strcmp(merge, "nccl-a2a") == 0  ? COMM_NCCL_A2A
-           : strcmp(merge, "nccl-ar") == 0 ? COMM_NCCL_AR
-                                           : COMM_NCCL_AG;
+    return strcmp(plan->merge, "nccl-ar") == 0 ? COMM_NCCL_AR
+           : plan->splits                      ? COMM_NCCL_A2A
+                                               : COMM_NCCL_AG;
 }
 
 /* Of the kind that the seats decided. */
@@ -161,7 +161,7 @@ static base_status make_context(rank *r, int32_t n_threads, const worker_options
         const comm_nccl_options nccl = {.host = r->ranks,
                                         .ctx = r->ctx,
                                         .who = r->seat.who,
-                                        .way = way_of(r->seat.merge),
+                                        .way = way_of(&r->seat),
                                         .shared_gpu = options->share_gpu};
         BASE_TRY(st, out, comm_nccl_create(&nccl, &base_heap, &r->tensors));
         if (strcmp(r->seat.merge, "lsa") == 0) {

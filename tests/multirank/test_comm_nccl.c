@@ -1,6 +1,8 @@
-/* NCCL's collectives as ops of a context: the right bytes, called one by one, recorded and replayed.
+/* Collectives between GPUs as ops of a context: the right bytes, called one by one, recorded and replayed.
  *
- * usage: mpirun -n N multirank.test_comm_nccl     ranks share GPUs where there are fewer; skips where there is none */
+ * usage: mpirun -n N multirank.test_comm_nccl [lsa]     ranks share GPUs where there are fewer; skips where there is none
+ *
+ *   lsa    the one-shot exchange in front of NCCL, which has what is too long */
 #include "kernels/comm/comm_merge.h"
 #include "kernels/comm/comm_nccl.h"
 
@@ -17,13 +19,14 @@
 
 enum { TIMEOUT_MS = 20000, N_REPLAYS = 3 };
 
-static const size_t sizes[] = {4, 4 * 1032, 7 * 1024 + 3, 1 << 20};
+static const size_t sizes[] = {4, 4 * 1032, 7 * 1024 + 3, 1 << 20, (1 << 20) + 4};
 
 static struct {
     boot_world world;
     comm *host;
     comm *gpus;
     kern_ctx *ctx;
+    bool with_lsa;
 } the;
 
 static uint8_t byte_of(int32_t rank, size_t i, int32_t turn)
@@ -137,7 +140,7 @@ static void all_to_all_brings_every_rank_its_part(void **state)
 /* Whole numbers, which add up exactly in any order; then any, whose sum is the same on every rank. */
 static void sum_is_that_of_all_ranks_and_the_same_everywhere(void **state)
 {
-    static const int64_t counts[] = {1, 4096, 100003};
+    static const int64_t counts[] = {1, 4096, 100003, 300001};
     (void)state;
     const int32_t n_ranks = the.world.n_ranks;
     for (size_t s = 0; s < sizeof counts / sizeof counts[0]; s++) {
@@ -382,7 +385,7 @@ static void memory_that_is_not_the_contexts_is_refused_without_a_collective(void
     CHECK_STATUS(comm_all_gather(the.gpus, bytes, bytes, 64, TIMEOUT_MS), BASE_BAD_INPUT);
     CHECK_STATUS(comm_broadcast(the.gpus, bytes, 64, 0, TIMEOUT_MS), BASE_OK);
     CHECK_STATUS(comm_look(the.gpus), BASE_OK);
-    assert_string_equal(comm_name(the.gpus), "nccl-ag");
+    assert_string_equal(comm_name(the.gpus), the.with_lsa ? "lsa" : "nccl-ag");
     assert_int_equal(comm_size(the.gpus), the.world.n_ranks);
     end_mirror(bytes);
 }
@@ -394,12 +397,15 @@ static base_status start(void)
 
     BASE_TRY(st, out, boot_mpi_start(&launch, &the.world));
     BASE_TRY(st, out, comm_mpi_create(&base_heap, &the.host));
-    st = gpu_ranks_open(&the.world, the.host, COMM_NCCL_AG, &the.ctx, &the.gpus);
+    BASE_TRY(st, out, gpu_ranks_open(&the.world, the.host, COMM_NCCL_AG, &the.ctx, &the.gpus));
+    if (the.with_lsa) {
+        st = gpu_ranks_add_lsa(the.host, the.ctx, DIM, &the.gpus);
+    }
 out:
     return st;
 }
 
-int main(void)
+int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(all_gather_collects_every_rank_in_place_too),
@@ -412,6 +418,7 @@ int main(void)
         cmocka_unit_test(its_own_memory_is_the_contexts_too),
         cmocka_unit_test(memory_that_is_not_the_contexts_is_refused_without_a_collective),
     };
+    the.with_lsa = argc > 1 && strcmp(argv[1], "lsa") == 0;
     base_log_init("test", BASE_LOG_INFO);
     if (kern_gpu_count() == 0) {
         printf("SKIP: no CUDA device\n");

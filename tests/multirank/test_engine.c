@@ -1,6 +1,6 @@
 /* The step loop on N ranks makes the tokens that it makes on one.
  *
- * usage: mpirun -n N multirank.test_engine short|ways|needle|long|lost [split|cuda|cuda-split|cuda-ar|lsa]
+ * usage: mpirun -n N multirank.test_engine short|ways|needle|long|lost [split|cuda|cuda-split|cuda-ar|lsa|lsa-split]
  *
  *   short    prompts of 1 to 513 tokens: every test, one way of running for each policy
  *   ways     the same prompts, every way for every policy
@@ -19,7 +19,6 @@
 #include "base/clock.h"
 #include "base/json.h"
 #include "base/log.h"
-#include "kernels/comm/comm_lsa.h"
 #include "kernels/comm/comm_nccl.h"
 #include "kernels/device.h"
 #include "kvshard/calibration.h"
@@ -526,14 +525,7 @@ static base_status start_with_lsa(void)
 {
     base_status st = BASE_OK;
     BASE_TRY(st, out, start_on_gpu());
-    const comm_lsa_options options = {.host = the.all,
-                                      .ctx = the.ctx,
-                                      .tensors = the.tensors,
-                                      .head_dim = the.model->config.head_dim,
-                                      .max_rows = 64, /* longer steps go by NCCL */
-                                      .max_words = 64,
-                                      .limit_ms = 20000};
-    st = comm_lsa_create(&options, &base_heap, &the.tensors);
+    st = gpu_ranks_add_lsa(the.all, the.ctx, the.model->config.head_dim, &the.tensors);
 out:
     return st;
 }
@@ -561,9 +553,9 @@ static bool start(const char *where)
         comm_mpi_create(&base_heap, &the.all) != BASE_OK ||
         comm_self_create(&base_heap, &the.self) != BASE_OK ||
         model_open(MODEL, &base_heap, &the.model) != BASE_OK || open_part(split) != BASE_OK ||
-        (strncmp(where, "cuda", 4) == 0 ? start_on_gpu()
-         : strcmp(where, "lsa") == 0    ? start_with_lsa()
-                                        : start_on_cpu()) != BASE_OK) {
+        (strncmp(where, "cuda", 4) == 0  ? start_on_gpu()
+         : strncmp(where, "lsa", 3) == 0 ? start_with_lsa()
+                                         : start_on_cpu()) != BASE_OK) {
         (void)fprintf(stderr, "%s\n", base_last_error());
         return false;
     }

@@ -1,13 +1,13 @@
 /* Ranks that share the weights give the logits of one that has them all.
  *
- * usage: mpirun -n N multirank.test_split [cuda]
+ * usage: mpirun -n N multirank.test_split [cuda|lsa]
  *
  *   cuda   on GPUs, which ranks share where there are fewer; skips where there is none
+ *   lsa    the same with the one-shot exchange
  *
  * Every rank runs the whole model too, alone, and compares.  A model that cannot be shared out to N ranks must say so. */
 #include "base/json.h"
 #include "base/log.h"
-#include "kernels/comm/comm_nccl.h"
 #include "kernels/device.h"
 #include "tests/support/failing_alloc.h"
 #include "tests/support/gpu_ranks.h"
@@ -30,7 +30,8 @@ enum { PROMPT = 376, N_DECODE = 16, CHUNK = 192, CONTEXT = 512, MAX_VOCAB = 4096
 #define GPU_BF16        0.01
 #define GPU_CODES       0.04
 
-#define TINY "tests/golden/models/"
+#define HEAD_DIM 128 /* of the demo model's, which lsa exchanges; others go by what is behind */
+#define TINY     "tests/golden/models/"
 
 static struct {
     boot_world world;
@@ -321,9 +322,11 @@ static int set_up(void **state)
     return 0;
 }
 
-static base_status start_on_gpu(void)
+static base_status start_on_gpu(bool with_lsa)
 {
-    return gpu_ranks_open(&the.world, the.host, COMM_NCCL_A2A, &the.ctx, &the.all);
+    const base_status st = gpu_ranks_open(&the.world, the.host, COMM_NCCL_A2A, &the.ctx, &the.all);
+    return st == BASE_OK && with_lsa ? gpu_ranks_add_lsa(the.host, the.ctx, HEAD_DIM, &the.all)
+                                     : st;
 }
 
 static base_status start_on_cpu(void)
@@ -342,7 +345,8 @@ int main(int argc, char **argv)
         cmocka_unit_test(create_takes_the_bytes_it_says_and_survives_failed_allocations),
     };
     const boot_launch launch = {NULL, NULL, NULL};
-    the.on_gpu = argc > 1 && strcmp(argv[1], "cuda") == 0;
+    const bool with_lsa = argc > 1 && strcmp(argv[1], "lsa") == 0;
+    the.on_gpu = with_lsa || (argc > 1 && strcmp(argv[1], "cuda") == 0);
     if (the.on_gpu && kern_gpu_count() == 0) {
         printf("SKIP: no CUDA device\n");
         return TEST_SKIPPED;
@@ -351,7 +355,7 @@ int main(int argc, char **argv)
     if (boot_mpi_start(&launch, &the.world) != BASE_OK ||
         comm_mpi_create(&base_heap, &the.host) != BASE_OK ||
         comm_self_create(&base_heap, &the.self) != BASE_OK ||
-        (the.on_gpu ? start_on_gpu() : start_on_cpu()) != BASE_OK ||
+        (the.on_gpu ? start_on_gpu(with_lsa) : start_on_cpu()) != BASE_OK ||
         (the.world.rank > 0 && freopen("/dev/null", "w", stdout) == NULL)) {
         (void)fprintf(stderr, "%s\n", base_last_error());
         return EXIT_FAILURE;

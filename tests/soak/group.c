@@ -60,7 +60,7 @@ static base_status join_gpus(soak_group *g, int32_t head_dim)
     base_status st = BASE_OK;
 
     BASE_TRY(st, out, gpu_ranks_open(&g->world, g->host, COMM_NCCL_AG, &g->ctx, &g->tensors));
-    if (strcmp(g->merge, "lsa") == 0) {
+    if (strncmp(g->merge, "lsa", 3) == 0) {
         const comm_lsa_options lsa = {.host = g->host,
                                       .ctx = g->ctx,
                                       .tensors = g->tensors,

@@ -8,7 +8,7 @@
 
 typedef struct soak_group soak_group;
 
-/* Starts MPI.  merge: "mpi", on CPUs, or "nccl-ag", "lsa" on GPUs, which ranks share where there are fewer.
+/* Starts MPI.  merge: "mpi", on CPUs, or "nccl-ag", "lsa", "lsa-split" on GPUs, which ranks share where there are fewer.
  * All but rank 0 write nothing to stdout from here on.  Errors: BAD_INPUT, NO_MEMORY, PEER_LOST. */
 BASE_MUST_CHECK base_status soak_group_open(const char *merge, soak_group **group_out,
                                             kern_device *device_out, int32_t *n_ranks_out);

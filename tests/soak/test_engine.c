@@ -1,7 +1,7 @@
 /* The step loop for many steps, a step ahead, on the GPU if there is one: sequences join and are cancelled at random.
  *
  * usage: soak.test_engine [STEPS]
- *        mpirun -n N soak.test_engine STEPS mpi|nccl-ag|lsa    ranks that come late at random (soak/group.h)
+ *        mpirun -n N soak.test_engine STEPS mpi|nccl-ag|lsa|lsa-split    ranks that come late at random (soak/group.h)
  *
  * Every request is one of a few kinds, whose tokens are first made alone; each must get the same again beside whatever
  * else runs.  Numbers are summed in another order there: a greedy sequence may go another way only where its two most
@@ -34,6 +34,7 @@ enum {
     GPU_STEPS = 5000,
 };
 
+#define MODEL        "models/demo"
 #define CLOSE_CALL   0.1f /* of natural log probabilities: what another order of sums may turn over */
 #define MOST_BOUNDS  0.05 /* of the tokens that were drawn: a wrong draw would be most of them */
 #define GROWTH_BYTES (32ll << 20) /* a graph for a size of step that is new, and malloc's own */
@@ -77,6 +78,8 @@ typedef struct script {
 
 static struct {
     model *model;
+    model *part; /* of a rank among the others: the same, or its share of the weights */
+    bool splits;
     kv_format *format;
     kern_ctx *ctx;
     comm *alone;
@@ -291,8 +294,8 @@ static void run(const engine_io *io, const engine_comms *comms, int32_t n_ahead)
                                     .n_pages = BATCH * 6, /* some wait for pages */
                                     .n_ahead = n_ahead};
     engine *e = NULL;
-    CHECK_STATUS(engine_create(the.model, the.format, the.ctx, comms, &options, &base_heap, &e),
-                 BASE_OK);
+    const model *m = comms->plans == the.alone ? the.model : the.part;
+    CHECK_STATUS(engine_create(m, the.format, the.ctx, comms, &options, &base_heap, &e), BASE_OK);
     if (comms->plans != the.alone) {
         CHECK_STATUS(soak_group_watch(the.group, e), BASE_OK);
     }
@@ -374,7 +377,12 @@ static int set_up(void **state)
         text[i] = (int32_t)json_integer_value(json_array_get(list, i));
     }
     base_json_free(root);
-    CHECK_STATUS(model_open("models/demo", &base_heap, &the.model), BASE_OK);
+    CHECK_STATUS(model_open(MODEL, &base_heap, &the.model), BASE_OK);
+    the.part = the.model;
+    if (the.splits) {
+        const model_options options = {.rank = soak_group_rank(the.group), .n_ranks = the.n_ranks};
+        CHECK_STATUS(model_open_with(MODEL, &options, &base_heap, &the.part), BASE_OK);
+    }
     const model_config *c = &the.model->config;
     const kv_shape shape = {c->n_layers, c->n_kv_heads, c->head_dim};
     CHECK_STATUS(kv_policy_parse("tq:k=4,v=4", &policy), BASE_OK);
@@ -400,6 +408,9 @@ static int tear_down(void **state)
     }
     comm_destroy(the.alone);
     kv_format_destroy(the.format);
+    if (the.part != the.model) {
+        model_close(the.part);
+    }
     model_close(the.model);
     return 0;
 }
@@ -423,6 +434,7 @@ int main(int argc, char **argv)
         (void)fprintf(stderr, "%s\n", base_last_error());
         return 1;
     }
+    the.splits = argc == 3 && strcmp(argv[2], "lsa-split") == 0;
     the.n_steps = argc > 1                         ? strtoll(argv[1], NULL, 10)
                   : the.device == KERN_DEVICE_CUDA ? GPU_STEPS
                                                    : CPU_STEPS;

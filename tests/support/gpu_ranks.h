@@ -2,6 +2,7 @@
 #ifndef TESTS_SUPPORT_GPU_RANKS_H
 #define TESTS_SUPPORT_GPU_RANKS_H
 
+#include "kernels/comm/comm_lsa.h"
 #include "kernels/comm/comm_nccl.h"
 #include "kernels/device.h"
 #include "worker/boot/boot_mpi.h"
@@ -26,6 +27,20 @@ static inline base_status gpu_ranks_open(const boot_world *world, comm *host, co
     st = comm_nccl_create(&options, &base_heap, tensors_out);
 out:
     return st;
+}
+
+/* Collective: the one-shot exchange in front of *tensors, with room for few rows, so that longer steps go by what is behind. */
+static inline base_status gpu_ranks_add_lsa(comm *host, kern_ctx *ctx, int32_t head_dim,
+                                            comm **tensors)
+{
+    const comm_lsa_options options = {.host = host,
+                                      .ctx = ctx,
+                                      .tensors = *tensors,
+                                      .head_dim = head_dim,
+                                      .max_rows = 64,
+                                      .max_words = 64,
+                                      .limit_ms = 20000};
+    return comm_lsa_create(&options, &base_heap, tensors);
 }
 
 #endif /* TESTS_SUPPORT_GPU_RANKS_H */

@@ -122,7 +122,7 @@ static const char *merge_of(const seat *s, kern_device device)
         return "mpi";
     }
     if (s->splits) {
-        return "nccl-a2a";
+        return strcmp(s->merge, "lsa") == 0 ? "lsa" : "nccl-a2a";
     }
     return strcmp(s->merge, "lsa") == 0       ? "lsa"
            : strcmp(s->merge, "nccl-ar") == 0 ? "nccl-ar"
@@ -140,10 +140,11 @@ base_status seats_decide(const seat *seats, int32_t n, int32_t own, seat_plan *p
     const bool gpus = p.device == KERN_DEVICE_CUDA;
     p.merge = merge_of(s, p.device);
     if (s->merge[0] != '\0' && strcmp(s->merge, p.merge) != 0) {
-        const bool choice = strcmp(p.merge, "nccl-ag") == 0;
+        const char *choice = strcmp(p.merge, "nccl-ag") == 0    ? "nccl-ag, nccl-ar or lsa"
+                             : strcmp(p.merge, "nccl-a2a") == 0 ? "nccl-a2a or lsa"
+                                                                : p.merge;
         st = BASE_FAIL(BASE_BAD_INPUT, "--merge %s, but ranks on %s%s exchange by %s", s->merge,
-                       gpus ? "GPUs" : "CPUs", s->splits ? " with split weights" : "",
-                       choice ? "nccl-ag, nccl-ar or lsa" : p.merge);
+                       gpus ? "GPUs" : "CPUs", s->splits ? " with split weights" : "", choice);
         goto out;
     }
     for (int32_t r = 0; r < n && gpus; r++) {

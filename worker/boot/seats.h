@@ -41,7 +41,7 @@ typedef struct seat_plan {
     int32_t gpu;
     int32_t n_sharing; /* ranks of the group on this GPU, this one included; 1 on CPUs */
     bool splits;       /* the ranks share the weights */
-    const char *merge; /* "mpi", "nccl-ag", "nccl-ar", "lsa"; "nccl-a2a" with split weights */
+    const char *merge; /* "mpi", "nccl-ag", "nccl-ar", "lsa"; split weights: "nccl-a2a", "lsa" */
     char who[3 * SEAT_TEXT];
 } seat_plan;
 
