@@ -78,11 +78,11 @@ class Bench(unittest.TestCase):
         report = json.loads(done.stdout)
         self.assertEqual((report["ranks"], report["gpus"], report["absent"]), (2, 0, []))
         sizes = [4, 8, 16, 32, 64, 256, 2048]
-        lines = [("none", "nothing"), ("mpi", "merge"), ("mpi", "bare"), ("mpi-a2a", "merge")]
+        lines = [("none", "nothing"), ("mpi", "merge"), ("mpi", "bare"), ("mpi", "sum"), ("mpi-a2a", "merge")]
         self.assertEqual([(r["transport"], r["what"], r["mode"], r["rows"]) for r in report["results"]],
                          [(*line, "eager", rows) for line in lines for rows in sizes])
         for r in report["results"]:
-            self.assertEqual(r["bytes"], r["rows"] * 129 * 4)
+            self.assertEqual(r["bytes"], r["rows"] * (128 if r["what"] == "sum" else 129) * 4)
             self.assertTrue(0 < r["p50_us"] <= r["p99_us"], r)
 
     def test_scale_says_what_fits_and_halves_a_ranks_pages(self):

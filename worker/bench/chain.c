@@ -29,8 +29,18 @@ struct chain {
 
 const char *chain_link_name(chain_link link)
 {
-    static const char *const names[CHAIN_N_LINKS] = {"nothing", "bare", "merge", "merge"};
+    static const char *const names[CHAIN_N_LINKS] = {"nothing", "bare", "merge", "merge", "sum"};
     return names[link];
+}
+
+static int64_t elements(chain_link link, int32_t rows)
+{
+    return (int64_t)rows * (CHAIN_HEAD_DIM + (link != CHAIN_SUM));
+}
+
+int64_t chain_link_bytes(chain_link link, int32_t rows)
+{
+    return elements(link, rows) * (int64_t)sizeof(float);
 }
 
 void chain_destroy(chain *c)
@@ -183,6 +193,11 @@ static base_status run_link(chain *c)
     case CHAIN_MERGE_OWN:
         BASE_TRY(st, out, merge_own(c));
         made = c->merged;
+        break;
+    case CHAIN_SUM: /* x goes on into the place of lse, and room is the one of merges of own rows */
+        BASE_TRY(
+            st, out,
+            comm_sum(c->o.tensors, mine, elements(CHAIN_SUM, c->rows), c->received, TIMEOUT_MS));
         break;
     default: break;
     }

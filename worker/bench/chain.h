@@ -23,11 +23,14 @@ typedef enum chain_link {
     CHAIN_BARE,    /* an all-gather of the partials */
     CHAIN_MERGE,   /* the partials, merged */
     CHAIN_MERGE_OWN, /* each rank's share of the rows of all partials, merged there: a token of as many heads */
+    CHAIN_SUM, /* of the rows, over ranks: what follows a product whose weights are split */
     CHAIN_N_LINKS
 } chain_link;
 
-const char *
-chain_link_name(chain_link link); /* "nothing", "bare", "merge", for either kind of merge */
+/* "nothing", "bare", "merge", for either kind of merge, "sum" */
+const char *chain_link_name(chain_link link);
+/* Of what a rank brings. */
+int64_t chain_link_bytes(chain_link link, int32_t rows);
 
 typedef struct chain_options {
     kern_ctx *ctx;

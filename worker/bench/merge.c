@@ -56,8 +56,8 @@ static base_status time_line(const bench *b, chain *c, const char *name, chain_l
             b->results,
             json_pack("{s:s, s:s, s:s, s:i, s:i, s:f, s:f, s:i}", "transport", name, "what",
                       chain_link_name(link), "mode", graph ? "graph" : "eager", "rows",
-                      row_counts[i], "bytes", row_counts[i] * (CHAIN_HEAD_DIM + 1) * 4, "p50_us",
-                      t.p50_us, "p99_us", t.p99_us, "runs", t.n_runs));
+                      row_counts[i], "bytes", (int32_t)chain_link_bytes(link, row_counts[i]),
+                      "p50_us", t.p50_us, "p99_us", t.p99_us, "runs", t.n_runs));
     }
 out:
     return st;
@@ -107,6 +107,9 @@ static base_status time_way(const bench *b, const way *w)
     }
     if (st == BASE_OK && w->gathers) {
         st = time_both(b, w->name, tensors, CHAIN_BARE);
+    }
+    if (st == BASE_OK && w->gathers) {
+        st = time_both(b, w->name, tensors, CHAIN_SUM);
     }
     comm_destroy(tensors);
     return st;

@@ -63,6 +63,7 @@ const way ways[] = {
     {"nccl-ag", KERN_DEVICE_CUDA, true, CHAIN_MERGE, open_ag},
     {"nccl-a2a", KERN_DEVICE_CUDA, false, CHAIN_MERGE_OWN, open_a2a},
     {"nccl-ar", KERN_DEVICE_CUDA, false, CHAIN_MERGE, open_ar},
-    {"lsa", KERN_DEVICE_CUDA, false, CHAIN_MERGE, open_lsa},
+    {"lsa", KERN_DEVICE_CUDA, true, CHAIN_MERGE, open_lsa},
+    {"lsa-a2a", KERN_DEVICE_CUDA, false, CHAIN_MERGE_OWN, open_lsa},
 };
 const int32_t n_ways = sizeof ways / sizeof ways[0];

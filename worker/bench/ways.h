@@ -21,7 +21,7 @@ typedef struct way_place { /* of this rank; borrowed, and ends after the comm */
 typedef struct way {
     const char *name;
     kern_device device; /* whose tensors it takes */
-    bool gathers;       /* it has an all-gather to time alone */
+    bool gathers;       /* it has an all-gather and a sum to time alone */
     chain_link merges;  /* how its partials are merged */
     /* Collective.  Errors: UNAVAILABLE, BAD_INPUT: not here, and why; others as the transport's. */
     base_status (*open)(const way_place *place, const base_alloc *mem, comm **comm_out);
