@@ -1,6 +1,6 @@
 /* worker/model/block.h - the parts that layers are built from.
  *
- * Each block reads the residual scratch->x [T, C], and adds its output to it.  Numbers are f32, weights
+ * Each block reads the residual scratch->x [Tr, C] of the rank's Tr rows, and adds its output to it.  Numbers are f32, weights
  * are read as they are on disk.  Errors: what the ops and the exchange return. */
 #ifndef WORKER_MODEL_BLOCK_H
 #define WORKER_MODEL_BLOCK_H
@@ -11,6 +11,7 @@
 #include "kvshard/shard.h"
 #include "worker/model/forward.h"
 #include "worker/model/model.h"
+#include "worker/model/rows.h"
 #include "worker/model/scratch.h"
 
 typedef struct block_step { /* the same for all layers of a step */
@@ -20,6 +21,7 @@ typedef struct block_step { /* the same for all layers of a step */
     const model_config *config;
     const model_split *split;
     const kv_step *step;
+    model_rows rows; /* of the step */
     const scratch *scratch;
     forward_observer observer; /* or NULL */
     void *observer_ctx;
@@ -39,7 +41,7 @@ BASE_MUST_CHECK base_status block_attn_run(const block_step *b, const block_laye
 /* norm, SwiGLU MLP.  Collective if ranks share the weights. */
 BASE_MUST_CHECK base_status block_mlp_run(const block_step *b, const block_layer *layer);
 
-/* scratch->x += y [T, k] w^T, of all ranks' y and w where they share the weights.  Collective. */
+/* scratch->x += y [Tr, k] w^T, of all ranks' y and w where they share the weights.  Collective. */
 BASE_MUST_CHECK base_status block_add(const block_step *b, const float *y, int32_t k,
                                       const model_tensor *w);
 

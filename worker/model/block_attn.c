@@ -13,7 +13,13 @@ static kern_project_part part(const model_tensor *w, const model_tensor *bias, i
     return p;
 }
 
-/* Heads of D, in place, where the model has such a norm. */
+/* This rank's rows of a buffer that has all the step's. */
+static float *own_rows(const block_step *b, float *all, int32_t n_cols)
+{
+    return all + (int64_t)b->rows.begin * n_cols;
+}
+
+/* Heads of D of this rank's rows, in place, where the model has such a norm. */
 static base_status norm_heads(const block_step *b, float *x, int32_t n_heads,
                               const model_tensor *weight)
 {
@@ -21,7 +27,7 @@ static base_status norm_heads(const block_step *b, float *x, int32_t n_heads,
         .x = x,
         .weight = weight->data,
         .y = x,
-        .rows = b->step->n_tokens * n_heads,
+        .rows = model_rows_count(&b->rows) * n_heads,
         .cols = b->config->head_dim,
         .eps = b->config->rms_eps,
         .dtype = weight->dtype,
@@ -29,29 +35,53 @@ static base_status norm_heads(const block_step *b, float *x, int32_t n_heads,
     return weight->data == NULL ? BASE_OK : kern_rmsnorm(b->ctx, &args);
 }
 
-/* q, k and v of normalised x. */
+/* q, k and v of normalised x, in their rows. */
 static base_status project(const block_step *b, const model_layer *w)
 {
     const model_config *c = b->config;
     const scratch *s = b->scratch;
-    const int32_t n = b->step->n_tokens;
+    const int32_t q_width = c->n_heads * c->head_dim;
     const int32_t kv_width = c->n_kv_heads * c->head_dim;
+    float *const q = own_rows(b, s->q, q_width);
+    float *const k = own_rows(b, s->k, kv_width);
+    float *const v = own_rows(b, s->v, kv_width);
     const kern_project_args args = {
         .x = s->x,
         .norm = w->attn_norm.data,
         .h = s->h,
-        .parts = {part(&w->q, &w->q_bias, c->n_heads * c->head_dim, s->q),
-                  part(&w->k, &w->k_bias, kv_width, s->k), part(&w->v, &w->v_bias, kv_width, s->v)},
+        .parts = {part(&w->q, &w->q_bias, q_width, q), part(&w->k, &w->k_bias, kv_width, k),
+                  part(&w->v, &w->v_bias, kv_width, v)},
         .n_parts = 3,
-        .m = n,
+        .m = model_rows_count(&b->rows),
         .k = c->width,
         .eps = c->rms_eps,
         .norm_dtype = w->attn_norm.dtype,
     };
     base_status st = BASE_OK;
     BASE_TRY(st, out, kern_project(b->ctx, &args));
-    BASE_TRY(st, out, norm_heads(b, s->q, c->n_heads, &w->q_norm));
-    st = norm_heads(b, s->k, c->n_kv_heads, &w->k_norm);
+    BASE_TRY(st, out, norm_heads(b, q, c->n_heads, &w->q_norm));
+    st = norm_heads(b, k, c->n_kv_heads, &w->k_norm);
+out:
+    return st;
+}
+
+/* Every rank's rows reach every rank. */
+static base_status gather_rows(const block_step *b, float *all, int32_t n_cols)
+{
+    return comm_all_gather(b->ranks, own_rows(b, all, n_cols), all,
+                           (size_t)b->rows.n_each * (size_t)n_cols * sizeof *all, b->timeout_ms);
+}
+
+/* q, k and v of all rows, of which this rank has projected its own. */
+static base_status gather(const block_step *b)
+{
+    const scratch *s = b->scratch;
+    const int32_t kv_width = b->config->n_kv_heads * b->config->head_dim;
+    base_status st = BASE_OK;
+
+    BASE_TRY(st, out, gather_rows(b, s->q, b->config->n_heads * b->config->head_dim));
+    BASE_TRY(st, out, gather_rows(b, s->k, kv_width));
+    st = gather_rows(b, s->v, kv_width);
 out:
     return st;
 }
@@ -209,22 +239,64 @@ static base_status merge_own(const block_step *b, const block_layer *layer)
     return comm_merge_own(b->ranks, b->ctx, &deal, &args, b->timeout_ms);
 }
 
-/* Attention over the positions of all ranks, of this rank's heads: of all, where it has all weights. */
+/* Each rank gets the partials of its own rows, which are dealt as if they were heads of one token, and merges these, in the
+ * same order.  What it receives takes the place of what it has dealt.  Not comm_merge_own, whose one-shot ways are for few
+ * rows and take a row's head from its place among a token's. */
+static base_status merge_rows(const block_step *b, const block_layer *layer)
+{
+    const scratch *s = b->scratch;
+    const model_config *c = b->config;
+    const int32_t n_own = model_rows_count(&b->rows) * c->n_heads;
+    int32_t begins[KERN_DEAL_MAX_RANKS + 1];
+    const kern_deal_args deal = {
+        .x = s->partials,
+        .y = s->dealt,
+        .begins = begins,
+        .n_ranks = b->rows.n_ranks,
+        .n_tokens = 1,
+        .n_heads = b->rows.n_all * c->n_heads,
+        .head_dim = c->head_dim,
+    };
+    const kern_merge_args args = {
+        .partials = s->partials,
+        .rank_stride = (int64_t)n_own * (c->head_dim + 1),
+        .o = s->attn,
+        .n_ranks = b->rows.n_ranks,
+        .rows = n_own,
+        .head_dim = c->head_dim,
+        .formats = layer->formats,
+        .n_heads = c->n_heads,
+        .n_kv_heads = c->n_kv_heads,
+    };
+    const size_t unit_bytes = ((size_t)c->head_dim + 1) * sizeof *s->dealt;
+    base_status st = BASE_OK;
+
+    model_rows_begins(&b->rows, c->n_heads, begins);
+    BASE_TRY(st, out, kern_deal(b->ctx, &deal));
+    BASE_TRY(st, out,
+             comm_all_to_all(b->ranks, s->dealt, s->partials, begins, unit_bytes, b->timeout_ms));
+    st = kern_merge(b->ctx, &args);
+out:
+    return st;
+}
+
+/* Attention over the positions of all ranks, of this rank's rows and heads. */
 static base_status attend_all(const block_step *b, const block_layer *layer)
 {
     const model_config *c = b->config;
     const scratch *s = b->scratch;
     const bool split = model_is_split(b->split);
+    const bool shared = model_rows_are_shared(&b->rows);
     const int64_t o_size = (int64_t)b->step->n_tokens * c->n_heads * c->head_dim;
     const int64_t rank_stride = o_size + (int64_t)b->step->n_tokens * c->n_heads;
-    float *const mine = s->partials + (split ? 0 : comm_rank(b->ranks) * rank_stride);
+    float *const mine = s->partials + (split || shared ? 0 : comm_rank(b->ranks) * rank_stride);
     base_status st = BASE_OK;
 
     if (comm_size(b->ranks) == 1) {
         return attend(b, layer, s->attn, mine + o_size);
     }
     BASE_TRY(st, out, attend(b, layer, mine, mine + o_size));
-    st = split ? merge_own(b, layer) : merge(b, layer, rank_stride);
+    st = split ? merge_own(b, layer) : shared ? merge_rows(b, layer) : merge(b, layer, rank_stride);
 out:
     return st;
 }
@@ -236,6 +308,9 @@ base_status block_attn_run(const block_step *b, const block_layer *layer)
     base_status st = BASE_OK;
 
     BASE_TRY(st, out, project(b, w));
+    if (model_rows_are_shared(&b->rows)) {
+        BASE_TRY(st, out, gather(b));
+    }
     if (b->observer != NULL) {
         BASE_TRY(st, out, observe(b, layer));
     }

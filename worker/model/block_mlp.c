@@ -3,7 +3,7 @@
 base_status block_sum(const block_step *b)
 {
     const scratch *s = b->scratch;
-    const int64_t n = (int64_t)b->step->n_tokens * b->config->width;
+    const int64_t n = (int64_t)model_rows_count(&b->rows) * b->config->width;
     return model_is_split(b->split) ? comm_sum(b->ranks, s->x, n, s->h, b->timeout_ms) : BASE_OK;
 }
 
@@ -14,7 +14,7 @@ base_status block_add(const block_step *b, const float *y, int32_t k, const mode
         .x = y,
         .w = w->data,
         .y = b->scratch->x,
-        .m = b->step->n_tokens,
+        .m = model_rows_count(&b->rows),
         .n = b->config->width,
         .k = k,
         .x_stride = k,
@@ -40,7 +40,7 @@ base_status block_mlp_run(const block_step *b, const block_layer *layer)
         .up = w->up.data,
         .room = s->up,
         .y = s->gate,
-        .m = b->step->n_tokens,
+        .m = model_rows_count(&b->rows),
         .f = f,
         .k = c->width,
         .eps = c->rms_eps,

@@ -188,6 +188,19 @@ int64_t forward_scratch_bytes(const model_config *config, const model_split *spl
                : n_bytes + own_bytes + token_bytes;
 }
 
+static model_rows rows_of(const forward *f, const kv_step *step)
+{
+    return model_rows_make(&f->model->split, comm_rank(f->ranks), comm_size(f->ranks),
+                           step->n_tokens);
+}
+
+/* Whether logits that one rank wants need all ranks: each has a part of the ids, or of the rows. */
+static bool all_run_head(const forward *f, const kv_step *step)
+{
+    const model_rows rows = rows_of(f, step);
+    return model_is_split(&f->model->split) || model_rows_are_shared(&rows);
+}
+
 /* What the ops of a step are called with; the arrays lie in the forward's input. */
 typedef struct call {
     const forward *forward;
@@ -249,10 +262,10 @@ static base_status embed(const forward *f, const block_step *b, const int32_t *i
     const model_config *c = &f->model->config;
     const model_span own = f->model->split.vocab;
     const kern_embed_args args = {
-        .ids = ids,
+        .ids = ids + b->rows.begin,
         .table = f->model->embedding.data,
         .y = f->scratch.x,
-        .n_tokens = b->step->n_tokens,
+        .n_tokens = model_rows_count(&b->rows),
         .n_vocab = c->n_vocab,
         .width = c->width,
         .dtype = f->model->embedding.dtype,
@@ -305,6 +318,7 @@ static base_status run_ops(void *arg)
         .config = &f->model->config,
         .split = &f->model->split,
         .step = step,
+        .rows = rows_of(f, step),
         .scratch = &f->scratch,
         .observer = f->observer,
         .observer_ctx = f->observer_ctx,
@@ -366,7 +380,7 @@ base_status forward_step(forward *f, kv_shard *shard, const kv_step *step, const
     if (step->n_tokens == 0) {
         goto out;
     }
-    c.n_rows = logits_out == NULL && !model_is_split(&f->model->split) ? 0 : n_samples;
+    c.n_rows = logits_out == NULL && !all_run_head(f, step) ? 0 : n_samples;
     c.logits = logits_out;
     BASE_TRY(st, out, send(f, &c));
     BASE_TRY(st, out, run(f, &c));
@@ -384,7 +398,7 @@ base_status forward_begin(forward *f, kv_shard *shard, const kv_step *step, cons
     base_status st = BASE_OK;
     int32_t n_reports = 0;
     const bool makes = comm_rank(f->ranks) == 0;
-    const int32_t n_rows = makes || model_is_split(&f->model->split) ? n_picks : 0;
+    const int32_t n_rows = makes || all_run_head(f, step) ? n_picks : 0;
     const int32_t n_how = makes ? n_picks : 0;
 
     BASE_TRY(st, out, step_check(f, step, n_picks));

@@ -1,7 +1,8 @@
 /* worker/model/forward.h - one step of the model on this rank: token ids in, logits out.
  *
  * Every rank calls it with the same step; each attends over its own blocks and the partials are
- * merged by one exchange a layer.  Ranks that share the weights (split.h) merge and multiply their own heads, and their
+ * merged by one exchange a layer.  Ranks that share a long step's rows (rows.h) merge and multiply these alone, and exchange
+ * queries, keys and values.  Ranks that share the weights (split.h) merge and multiply their own heads, and their
  * sums are exchanged too.  Prefill and decode are the same code.
  * Memory.   All scratch is made at create, sized by the limits; a step allocates nothing.
  * Threads.  One owner: the step loop. */
@@ -56,8 +57,8 @@ void forward_set_observer(forward *f, forward_observer observer, void *ctx);
 /* Runs a step that kv_shard_begin_step laid out.
  *   ids         [step->n_tokens]
  *   sample_rows [n_samples]  tokens of the step whose next-token logits are wanted
- *   logits_out  [n_samples, V] f32, a mirror of ctx, on the ranks that want them; NULL: the head is skipped.  Ranks that
- *               share the weights all ask for the same samples, and all run the head
+ *   logits_out  [n_samples, V] f32, a mirror of ctx, on the ranks that want them; NULL: the head is skipped.  All ranks
+ *               ask for the same samples: those that share weights or rows all have a part in them
  * Errors: BAD_INPUT, PEER_LOST, DEVICE_LOST, the observer's. */
 BASE_MUST_CHECK base_status forward_step(forward *f, kv_shard *shard, const kv_step *step,
                                          const int32_t *ids, const int32_t *sample_rows,
@@ -82,7 +83,7 @@ typedef struct forward_made {
  * has ended, but no more than KERN_MAX_FETCHES are under way.
  *   ids    [step->n_tokens]  -1 - slot stands for the slot's last token, which the host need not have seen
  *   picks  [n_picks] on rank 0, slots of a step are distinct.  Elsewhere, where tokens come from there, only their `token`
- *          is read, and NULL will do but for ranks that share the weights
+ *          is read
  * Errors: BAD_INPUT, PEER_LOST, DEVICE_LOST. */
 BASE_MUST_CHECK base_status forward_begin(forward *f, kv_shard *shard, const kv_step *step,
                                           const int32_t *ids, const forward_pick *picks,

@@ -64,9 +64,11 @@ base_status head_run(const block_step *b, const model *m, const head_rows *rows)
         .table = s->x,
         .y = s->sample,
         .n_tokens = rows->n,
-        .n_vocab = b->step->n_tokens,
+        .n_vocab = b->rows.n_all,
         .width = c->width,
         .dtype = BASE_F32,
+        .begin = b->rows.begin,
+        .end = b->rows.end,
     };
     const kern_project_args logits = {
         .x = s->sample,
@@ -83,7 +85,13 @@ base_status head_run(const block_step *b, const model *m, const head_rows *rows)
         .norm_dtype = m->final_norm.dtype,
     };
     BASE_TRY(st, out, kern_embed(b->ctx, &wanted));
-    BASE_TRY(st, out, kern_project(b->ctx, &logits));
+    if (model_rows_are_shared(&b->rows)) { /* a rank has 0 for the rows of others */
+        const int64_t n = (int64_t)rows->n * c->width;
+        BASE_TRY(st, out, comm_sum(b->ranks, s->sample, n, s->h, b->timeout_ms));
+    }
+    if (model_is_split(split) || rows->logits != NULL) {
+        BASE_TRY(st, out, kern_project(b->ctx, &logits));
+    }
     if (model_is_split(split)) {
         st = gather(b, m, rows, share);
     }

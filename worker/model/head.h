@@ -11,7 +11,7 @@
 #include <stdint.h>
 
 typedef struct head_rows {
-    const int32_t *tokens; /* [n] of the step; a mirror, as pieces */
+    const int32_t *tokens; /* [n] of the step, any rank's; a mirror, as pieces */
     const int32_t *pieces; /* [n][head_pieces], as head_lay_out leaves them */
     int32_t n;
     float *logits; /* [n, V]; NULL: not wanted on this rank, which helps the others */
@@ -23,7 +23,7 @@ int32_t head_pieces(const model_config *config, const model_split *split);
 void head_lay_out(const model_config *config, const model_split *split, int32_t n,
                   int32_t *pieces_out);
 
-/* Collective if ranks share the weights, with equal n.  Errors: what the ops and the exchange return. */
+/* Collective if ranks share the weights or the step's rows, with equal n.  Errors: what the ops and the exchange return. */
 BASE_MUST_CHECK base_status head_run(const block_step *b, const model *m, const head_rows *rows);
 
 #endif /* WORKER_MODEL_HEAD_H */

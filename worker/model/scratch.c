@@ -1,6 +1,7 @@
 #include "worker/model/scratch.h"
 
 #include "base/checked.h"
+#include "worker/model/rows.h"
 
 #include <inttypes.h>
 
@@ -20,12 +21,22 @@ static void *align(void *data)
     return (char *)data + (ALIGN_BYTES - (uintptr_t)data % ALIGN_BYTES) % ALIGN_BYTES;
 }
 
+static size_t max_size(size_t a, size_t b)
+{
+    return a > b ? a : b;
+}
+
 /* False on overflow. */
 static bool plan_make(const model_config *c, const scratch_limits *l, plan *p)
 {
     const bool split = model_is_split(l->split);
+    const model_rows longest = model_rows_make(l->split, 0, l->n_ranks, l->n_tokens);
+    const bool shared = model_rows_are_shared(&longest);
     const size_t n_ranks = (size_t)l->n_ranks;
-    const size_t t = (size_t)l->n_tokens;
+    const size_t t = (size_t)longest.n_ranks * (size_t)longest.n_each; /* shares are as long */
+    const size_t t_short = /* of the longest step in which each rank has all rows */
+        (size_t)(shared ? model_rows_shortest(l->split, l->n_ranks) - 1 : l->n_tokens);
+    const size_t own = max_size(t_short, (size_t)longest.n_each);
     const size_t d = (size_t)c->head_dim;
     const size_t width = (size_t)c->width;
     const size_t n_heads = (size_t)c->n_heads;
@@ -38,19 +49,19 @@ static bool plan_make(const model_config *c, const scratch_limits *l, plan *p)
         size_t cols;
         size_t beyond; /* elements that a sum over ranks writes behind it */
     } shapes[N_BUFFERS] = {
-        {t, width, n_ranks},
+        {max_size(own, shared ? samples : 0), width, n_ranks},
         {t, n_heads * d, 0},
         {t, kv_width, 0},
         {t, kv_width, 0},
-        {t, own_heads * d, 0},
-        {t, own_ffn, 0},
-        {t, own_ffn, 0},
-        {samples, width, 0},
+        {own, own_heads * d, 0},
+        {own, own_ffn, 0},
+        {own, own_ffn, 0},
+        {samples, width, shared ? n_ranks : 0},
         {1, d / 2, 0},
         {t, d, 0},
-        {t, width, n_ranks},
-        {t * (split ? 1 : n_ranks), n_heads * (d + 1), 0},
-        {split ? t : 0, n_heads * (d + 1), 0},
+        {own, width, n_ranks},
+        {split ? t : max_size(t_short * n_ranks, t), n_heads * (d + 1), 0},
+        {split || shared ? t : 0, n_heads * (d + 1), 0},
         {split ? t * n_ranks : 0, own_heads * (d + 1), 0},
         {split ? samples * n_ranks : 0, (size_t)l->split->vocab_longest, 0},
     };

@@ -21,26 +21,27 @@ typedef struct scratch_limits {
 
 #define SCRATCH_MAX_TOKENS (1 << 20) /* with the limits of model_config, counts fit int32_t */
 
-/* f32; T is the step's number of tokens, so the buffers are dense for any step.  Those that ranks exchange lie apart; the
- * others are one mirror (kernels/memory.h) whose host side is touched where someone fetches.
- * With whole weights every rank merges all heads: partials are all ranks', Hs = H, and what only split weights need is not
- * there. */
+/* f32; T is the step's number of tokens and Tr that of this rank's rows (rows.h), so the buffers are dense for any step.
+ * Those that ranks exchange lie apart; the others are one mirror (kernels/memory.h) whose host side is touched where someone
+ * fetches.  q, k and v have room for equal shares of all ranks.
+ * With whole weights Hs = H, and what only split weights need is not there: of a short step Tr = T, and partials are all
+ * ranks'; of a long one they are this rank's for all rows until these are dealt, and then [N][Tr * H * (D + 1)] of its rows. */
 typedef struct scratch {
-    float *h;        /* [T, C]           normalised x; room for sums (comm_sum) */
+    float *h;        /* [Tr, C]          normalised x; room for sums (comm_sum) */
     float *q;        /* [T, H, D] */
     float *k;        /* [T, Hkv, D] */
     float *v;        /* [T, Hkv, D] */
-    float *attn;     /* [T, Hs, D]       merged, out of the page basis */
-    float *gate;     /* [T, Fs] */
-    float *up;       /* [T, Fs] */
+    float *attn;     /* [Tr, Hs, D]      merged, out of the page basis */
+    float *gate;     /* [Tr, Fs] */
+    float *up;       /* [Tr, Fs] */
     float *sample;   /* [n_samples, C]   rows that the head reads */
     float *inv_freq; /* [D/2] */
     float *turns;    /* [T, D/2, 2]      of the step's positions */
-    float *x;        /* [T, C]           residual */
+    float *x;        /* [Tr, C]          residual */
     float *
         partials; /* [N or 1][T * H * (D + 1)]  o [T, H, D], then lse [T, H] of each rank, or of this one */
     float *
-        dealt; /* [T * H * (D + 1)]          split: this rank's partials by their owners (op_deal.h) */
+        dealt; /* [T * H * (D + 1)]          split, long: this rank's partials by their owners (op_deal.h) */
     float *received; /* [N][T * Hs * (D + 1)]      split: all ranks' of this rank's heads */
     float *logits;   /* [N][n_samples * Vs]        split: every rank's ids of all samples */
     void *data;
