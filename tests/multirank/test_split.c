@@ -11,6 +11,7 @@
 #include "kernels/device.h"
 #include "tests/support/failing_alloc.h"
 #include "tests/support/gpu_ranks.h"
+#include "tests/support/logits_distance.h"
 #include "tests/support/test.h"
 #include "worker/boot/boot_mpi.h"
 #include "worker/eval/logits.h"
@@ -67,32 +68,6 @@ static void end_logits(float *logits)
     kern_mirror(the.ctx)->put(kern_mirror(the.ctx)->ctx, logits);
 }
 
-/* |got - want| / |want|; NaN counts as infinite. */
-static double distance(const float *got, const float *want, int32_t n)
-{
-    double off = 0.0;
-    double size = 0.0;
-    for (int32_t i = 0; i < n; i++) {
-        off += ((double)got[i] - (double)want[i]) * ((double)got[i] - (double)want[i]);
-        size += (double)want[i] * (double)want[i];
-    }
-    const double d = sqrt(off / size);
-    return d >= 0.0 ? d : (double)INFINITY;
-}
-
-/* The best token is the same where it is further from the second than logits are off. */
-static bool same_best(const float *got, const float *want, int32_t n)
-{
-    const int32_t best = eval_logits_best(want, n);
-    double worst = 0.0;
-    double second = -HUGE_VAL;
-    for (int32_t i = 0; i < n; i++) {
-        worst = fmax(worst, fabs((double)got[i] - (double)want[i]));
-        second = i == best ? second : fmax(second, (double)want[i]);
-    }
-    return (double)want[best] - second <= 2.0 * worst || eval_logits_best(got, n) == best;
-}
-
 static double tolerance_of(bool codes)
 {
     return the.on_gpu ? (codes ? GPU_CODES : GPU_BF16) : (codes ? CODES_TOLERANCE : BF16_TOLERANCE);
@@ -145,12 +120,12 @@ static void check_text(const pair *p, const char *name, const char *policy, doub
         CHECK_STATUS(eval_run_feed(alone, ids + at, n_tokens, n_tokens, want), BASE_OK);
         CHECK_STATUS(eval_run_feed(split, ids + at, n_tokens, n_tokens, got), BASE_OK);
         at += n_tokens;
-        const double off = distance(got, want, n);
+        const double off = logits_distance(got, want, n);
         if (!(off <= tolerance)) {
             fail_msg("%s, %s, %d ranks: after %d tokens logits are %.5f off, allowed %.5f", name,
                      policy, the.world.n_ranks, at, off, tolerance);
         }
-        assert_true(same_best(got, want, n));
+        assert_true(logits_same_best(got, want, n));
         largest = fmax(largest, off);
     }
     print_message("%s, %s: logits off by %.6f at most\n", name, policy, largest);
@@ -214,7 +189,7 @@ static void rows_of_a_mixed_step_are_in_their_places(void **state)
                          BASE_OK);
         }
         for (int32_t s = 0; s < SEQS && wants; s++) {
-            assert_true(distance(got + s * V, want + s * V, V) <= tolerance_of(false));
+            assert_true(logits_distance(got + s * V, want + s * V, V) <= tolerance_of(false));
         }
         eval_run_destroy(runs[1]);
         eval_run_destroy(runs[0]);
