@@ -6,6 +6,7 @@
 #include "worker/engine/lead.h"
 #include "worker/engine/pace.h"
 #include "worker/engine/plan.h"
+#include "worker/model/rows.h"
 
 #include <inttypes.h>
 #include <stdatomic.h>
@@ -103,6 +104,13 @@ void engine_limits(const engine_options *options, kv_shard_options *shard_out,
                                     .n_slots = options->max_batch};
 }
 
+static step_pace pace_of(const model *m, int32_t n_ranks)
+{
+    const step_pace p = {.shared_from = model_rows_shortest(&m->split, n_ranks),
+                         .n_ranks = n_ranks};
+    return p;
+}
+
 base_status engine_create(const model *m, const kv_format *format, kern_ctx *ctx,
                           const engine_comms *comms, const engine_options *options,
                           const base_alloc *mem, engine **engine_out)
@@ -124,6 +132,7 @@ base_status engine_create(const model *m, const kv_format *format, kern_ctx *ctx
     e->ctx = ctx;
     e->rank = comm_rank(e->ranks);
     e->n_ahead = options->n_ahead;
+    e->pace = pace_of(m, comm_size(e->ranks));
     engine_limits(options, &shard_options, &limits);
     BASE_TRY(st, out, kv_shard_create(format, &shard_options, ctx, mem, &e->shard));
     BASE_TRY(st, out, forward_create(m, format, ctx, comms->tensors, &limits, mem, &e->forward));

@@ -3,10 +3,22 @@
 #include "kernels/page.h"
 #include "worker/engine/engine.h"
 
+#include <stdbool.h>
+
 static void note(step_kind *k, double us)
 {
     k->us = us > k->us || k->n_steps == 1 ? us : 0.9 * k->us + 0.1 * us;
     k->n_steps++;
+}
+
+static void note_latest(double *latest_us, double us)
+{
+    *latest_us = *latest_us > 0.0 ? 0.5 * (*latest_us + us) : us;
+}
+
+static bool is_shared(const step_pace *p, int32_t n_tokens)
+{
+    return p->shared_from > 0 && n_tokens >= p->shared_from;
 }
 
 void pace_note(step_pace *p, int64_t us, int32_t n_tokens)
@@ -16,20 +28,24 @@ void pace_note(step_pace *p, int64_t us, int32_t n_tokens)
         note(&p->small, (double)us);
         return;
     }
-    note(&p->large, cost);
-    if (p->small.n_steps + p->large.n_steps > 1) {
-        p->latest_us_per_token =
-            p->latest_us_per_token > 0.0 ? 0.5 * (p->latest_us_per_token + cost) : cost;
+    const bool shared = is_shared(p, n_tokens);
+    note(shared ? &p->shared : &p->large, cost);
+    if (p->small.n_steps + p->large.n_steps + p->shared.n_steps > 1) {
+        note_latest(shared ? &p->latest_us_of_a_shared : &p->latest_us_per_token, cost);
     }
 }
 
 /* 0: nothing is known.  Of the kind that has not been seen, the most it can be. */
 static double expected_us(const step_pace *p, int32_t n_tokens)
 {
+    const double large_us = p->large.us > 0.0 ? p->large.us : p->shared.us * p->n_ranks;
     if (n_tokens < KERN_BLOCK_TOKENS) {
-        return p->small.us > 0.0 ? p->small.us : p->large.us * KERN_BLOCK_TOKENS;
+        return p->small.us > 0.0 ? p->small.us : large_us * KERN_BLOCK_TOKENS;
     }
-    return n_tokens * (p->large.us > 0.0 ? p->large.us : p->small.us);
+    if (is_shared(p, n_tokens) && p->shared.us > 0.0) {
+        return n_tokens * p->shared.us;
+    }
+    return n_tokens * (large_us > 0.0 ? large_us : p->small.us);
 }
 
 int64_t pace_deadline_ms(const step_pace *p, int32_t n_tokens)
@@ -49,10 +65,15 @@ int64_t pace_wait_ms(int64_t deadline_ms)
 
 int32_t pace_chunk(const step_pace *p, int32_t n_decoding, int64_t goal_ms, int32_t prefill_chunk)
 {
-    if (goal_ms == 0 || p->latest_us_per_token <= 0.0) {
+    const double goal_us = (double)goal_ms * 1000.0;
+    const double shared_us = p->latest_us_of_a_shared;
+    const bool shared =
+        shared_us > 0.0 && (p->latest_us_per_token <= 0.0 || goal_us >= p->shared_from * shared_us);
+    const double us_per_token = shared ? shared_us : p->latest_us_per_token;
+    if (goal_ms == 0 || us_per_token <= 0.0) {
         return prefill_chunk;
     }
-    const double n_fit = (double)goal_ms * 1000.0 / p->latest_us_per_token - n_decoding;
+    const double n_fit = goal_us / us_per_token - n_decoding;
     if (n_fit >= prefill_chunk) {
         return prefill_chunk;
     }

@@ -2,7 +2,8 @@
  * prompt tokens it may hold.  Pure.
  *
  * A step of a block (128 tokens) or more costs by the token; a smaller one costs about what reading the
- * weights does, whatever it holds.  So the two are noted apart.
+ * weights does, whatever it holds.  Where ranks share the rows of long steps (worker/model/rows.h) a token of these costs less,
+ * by up to as many times as there are ranks.  So the three are noted apart.
  * Deadlines err towards patience: their estimate rises at once and falls slowly, but for the first step of a kind, which
  * also loads kernels and reads weights: the second takes its place.  Sizes follow the latest steps, and not the very
  * first one. */
@@ -16,10 +17,14 @@ typedef struct step_kind { /* patient */
     int64_t n_steps; /* 0: none yet, and us is 0 */
 } step_kind;
 
-typedef struct step_pace {      /* zeroed: nothing is known */
+typedef struct step_pace {      /* what steps took is 0: nothing is known */
+    int32_t shared_from;        /* tokens of the shortest step that ranks share; 0: there is none */
+    int32_t n_ranks;            /* that share it */
     step_kind small;            /* below a block: us of a step */
     step_kind large;            /* the others: us of a token */
-    double latest_us_per_token; /* of the others, for sizes; 0: none yet */
+    step_kind shared;           /* those that ranks share: the same */
+    double latest_us_per_token; /* of large ones, for sizes; 0: none yet */
+    double latest_us_of_a_shared; /* the same of shared ones */
 } step_pace;
 
 /* A step of n_tokens (> 0) took us. */

@@ -55,6 +55,39 @@ static void the_kind_of_step_not_seen_yet_is_expected_to_take_the_most_it_can(vo
     assert_int_equal(pace_deadline_ms(&q, 1), 4 * 8 * 128);
 }
 
+/* 4 ranks that share steps from 256 tokens on, which cost 0.5 ms a token, and others 1.6. */
+static void steps_that_ranks_share_say_nothing_of_others_but_the_most_they_can_take(void **state)
+{
+    (void)state;
+    step_pace p = {.shared_from = 256, .n_ranks = 4};
+    pace_note(&p, 500 * 2048, 2048);
+    assert_int_equal(pace_deadline_ms(&p, 4096), 4 * 2048);
+    assert_int_equal(pace_deadline_ms(&p, 255), 4 * 255 * 2); /* one rank does all four's work */
+    assert_int_equal(pace_deadline_ms(&p, 128), 1300);        /* 4 x 256 ms */
+    pace_note(&p, 1600 * 200, 200);
+    assert_int_equal(pace_deadline_ms(&p, 255), 4 * 408);
+    assert_int_equal(pace_deadline_ms(&p, 4096), 4 * 2048);
+    step_pace q = {.shared_from = 256, .n_ranks = 4};
+    pace_note(&q, 1600 * 200, 200);
+    assert_int_equal(pace_deadline_ms(&q, 1000), 4 * 1600); /* at most what others take */
+}
+
+/* The end of a prompt, which is not shared, does not make the next one go in parts that are too small to be. */
+static void chunks_are_shared_where_what_ranks_share_fits(void **state)
+{
+    (void)state;
+    step_pace p = {.shared_from = 256, .n_ranks = 4};
+    pace_note(&p, 900 * 512, 512);
+    pace_note(&p, 500 * 512, 512); /* 500 fit */
+    assert_int_equal(pace_chunk(&p, 0, 250, 4096), 384);
+    pace_note(&p, 1600 * 200, 200); /* 156 fit */
+    assert_int_equal(pace_chunk(&p, 0, 250, 4096), 384);
+    for (int i = 0; i < 10; i++) {
+        pace_note(&p, 1100 * 512, 512); /* 227 fit, which are not shared */
+    }
+    assert_int_equal(pace_chunk(&p, 0, 250, 4096), 128);
+}
+
 static void patience_rises_at_once_and_falls_slowly(void **state)
 {
     (void)state;
@@ -187,6 +220,8 @@ int main(void)
         cmocka_unit_test(
             a_deadline_is_four_times_what_is_expected_and_what_leaves_time_to_go_at_least),
         cmocka_unit_test(the_kind_of_step_not_seen_yet_is_expected_to_take_the_most_it_can),
+        cmocka_unit_test(steps_that_ranks_share_say_nothing_of_others_but_the_most_they_can_take),
+        cmocka_unit_test(chunks_are_shared_where_what_ranks_share_fits),
         cmocka_unit_test(patience_rises_at_once_and_falls_slowly),
         cmocka_unit_test(the_first_step_of_a_kind_is_forgotten_when_the_second_is_known),
         cmocka_unit_test(the_parts_of_the_promise_add_up),
