@@ -20,7 +20,7 @@ typedef struct local_group_options {
     const char *model;        /* folder */
     const char *kv;           /* policy text */
     const char *device;       /* cpu or cuda; NULL: the workers decide */
-    const char *merge;        /* how ranks exchange partials; NULL: what the device has */
+    const char *merge;        /* how ranks exchange partials; NULL: the worker's default */
     const char *weights;      /* replicated or split; NULL: the worker's default */
     bool share_gpu;           /* ranks may share a GPU */
     const char *rope_scaling; /* JSON or "none"; NULL: the model's */

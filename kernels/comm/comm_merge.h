@@ -5,7 +5,7 @@
 #include "kernels/comm/comm.h"
 #include "kernels/kern.h"
 
-#define COMM_MERGE_NAMES "mpi, nccl-ag, nccl-ar, nccl-a2a, lsa" /* what --merge may be */
+#define COMM_MERGE_NAMES "mpi, nccl-ag, nccl-ar, nccl-a2a, lsa"
 
 /* args: of op_merge.h, with n_ranks the comm's size and this rank's place among the partials filled.  The call may fill
  * the others', or not: "lsa" merges what it receives.

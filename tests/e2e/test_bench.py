@@ -118,7 +118,7 @@ class Bench(unittest.TestCase):
 
         done = run("scale", "--merge", "carrier", "--model", "random:tiny", "--contexts", "1K", "--device", "cpu")
         self.assertEqual(done.returncode, 2)
-        self.assertIn("--merge is 'carrier', allowed mpi, nccl-ag", done.stderr.decode())
+        self.assertIn("--merge is 'carrier', allowed auto, mpi, nccl-ag", done.stderr.decode())
 
     def test_scale_draws_its_plots(self):
         with tempfile.TemporaryDirectory() as folder:

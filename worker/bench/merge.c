@@ -2,6 +2,7 @@
 #include "worker/bench/chain.h"
 #include "worker/bench/program.h"
 #include "worker/bench/ways.h"
+#include "worker/boot/transport.h"
 
 #include <stdio.h>
 
@@ -9,6 +10,8 @@
 #define GPU_LENGTH 256
 #define CPU_LENGTH 64
 #define LARGEST    2048
+#define MAX_WORDS  256
+#define LIMIT_MS   20000 /* ranks may share a GPU, and then take turns */
 
 /* Of one rank: a decode step of 1 to 64 tokens of 32 heads, split over ranks or not; 2 KB to 1 MB. */
 static const int32_t row_counts[] = {4, 8, 16, 32, 64, 256, LARGEST};
@@ -88,14 +91,17 @@ static base_status time_way(const bench *b, const way *w)
 {
     comm *tensors = NULL;
     char who[32];
-    const way_place place = {.ctx = b->ctx,
-                             .host = b->host,
-                             .head_dim = CHAIN_HEAD_DIM,
-                             .max_rows = LARGEST,
-                             .who = who,
-                             .shared_gpu = b->world->n_local > kern_gpu_count()};
+    const transport_place place = {.ctx = b->ctx,
+                                   .host = b->host,
+                                   .who = who,
+                                   .shared_gpu = b->world->n_local > kern_gpu_count(),
+                                   .splits = w->merges == CHAIN_MERGE_OWN,
+                                   .head_dim = CHAIN_HEAD_DIM,
+                                   .max_rows = LARGEST,
+                                   .max_words = MAX_WORDS,
+                                   .limit_ms = LIMIT_MS};
     (void)snprintf(who, sizeof who, "rank %d", b->world->rank);
-    base_status st = w->open(&place, &base_heap, &tensors);
+    base_status st = transport_open(w->transport, &place, &base_heap, &tensors);
 
     if (st == BASE_UNAVAILABLE || st == BASE_BAD_INPUT) { /* on all ranks alike */
         (void)json_array_append_new(

@@ -7,7 +7,6 @@
 #include "worker/bench/seqs.h"
 
 #include <stdlib.h>
-#include <string.h>
 
 #define LAY_OUT_CHUNK 512
 #define WARM_STEPS    4 /* one of them opens a block, which has launches of its own */
@@ -17,7 +16,7 @@
 #define MAX_BLOCKS    ((int64_t)1 << 24)
 
 typedef struct settings {
-    const char *out, *model, *weights;
+    const char *out, *model;
     const char **policies, **contexts;
     seat_wishes wishes;
     int32_t batch, n_threads;
@@ -36,9 +35,9 @@ static const base_option table[] = {
     {"device", 0, "DEVICE", "cpu or cuda (GPUs where each rank has one for itself)",
      BASE_OPTION_CHOICE(settings, wishes.device, "cpu, cuda")},
     {"merge", 0, "TRANSPORT", "how ranks exchange partials (what the device has)",
-     BASE_OPTION_CHOICE(settings, wishes.merge, COMM_MERGE_NAMES)},
+     BASE_OPTION_CHOICE(settings, wishes.merge, "auto, " COMM_MERGE_NAMES)},
     {"weights", 0, "HOW", "replicated, or split: each rank holds a part of the model",
-     BASE_OPTION_CHOICE(settings, weights, "replicated, split")},
+     BASE_OPTION_CHOICE(settings, wishes.weights, "auto, replicated, split")},
     {"share-gpu", 0, NULL, "ranks may share a GPU: for tests, times say nothing",
      BASE_OPTION_FLAG(settings, wishes.share_gpu)},
     {"threads", 0, "N", "per rank (cores / ranks of the host)",
@@ -63,7 +62,7 @@ typedef struct sizes { /* of a rank in a row */
 static sizes sizes_of(const sweep *w, const kv_format *format, int64_t context)
 {
     const int32_t batch = w->s->batch;
-    const int32_t n_ranks = w->g.world.n_ranks;
+    const int32_t n_ranks = w->g.m.world.n_ranks;
     const int32_t chunk = batch > LAY_OUT_CHUNK ? batch : LAY_OUT_CHUNK;
     sizes s = {
         .shard = bench_seqs_options(batch, n_ranks, context + WARM_STEPS + N_STEPS, chunk),
@@ -72,8 +71,9 @@ static sizes sizes_of(const sweep *w, const kv_format *format, int64_t context)
                     .timeout_ms = TIMEOUT_MS,
                     .n_slots = batch},
     };
-    s.n_bytes = kv_shard_bytes(format, &s.shard) +
-                forward_scratch_bytes(&w->g.model->config, &w->g.model->split, &s.forward, n_ranks);
+    s.n_bytes =
+        kv_shard_bytes(format, &s.shard) +
+        forward_scratch_bytes(&w->g.m.model->config, &w->g.m.model->split, &s.forward, n_ranks);
     return s;
 }
 
@@ -107,7 +107,7 @@ typedef struct step_times { /* ms; each the largest of all ranks */
 static base_status largest_times(const sweep *w, double *us, step_times *out)
 {
     base_status st = BASE_OK;
-    const int32_t n_ranks = w->g.world.n_ranks;
+    const int32_t n_ranks = w->g.m.world.n_ranks;
     step_times *all = base_heap.get(base_heap.ctx, (size_t)n_ranks * sizeof *all);
 
     qsort(us, N_STEPS, sizeof *us, by_size);
@@ -116,7 +116,7 @@ static base_status largest_times(const sweep *w, double *us, step_times *out)
     if (all == NULL) {
         return BASE_FAIL(BASE_NO_MEMORY, "times of %d ranks", n_ranks);
     }
-    BASE_TRY(st, done, comm_all_gather(w->g.ranks, &mine, all, sizeof mine, TIMEOUT_MS));
+    BASE_TRY(st, done, comm_all_gather(w->g.m.ranks, &mine, all, sizeof mine, TIMEOUT_MS));
     *out = mine;
     for (int32_t r = 0; r < n_ranks; r++) {
         out->p10 = all[r].p10 > out->p10 ? all[r].p10 : out->p10;
@@ -134,16 +134,19 @@ static base_status time_steps(sweep *w, const kv_format *format, const sizes *si
 {
     base_status st = BASE_OK;
     const bench_group *g = &w->g;
-    const int32_t n_ahead = g->seat.device == KERN_DEVICE_CUDA;
+    const int32_t n_ahead = g->m.seat.device == KERN_DEVICE_CUDA;
     kv_shard *shard = NULL;
     forward *f = NULL;
     double us[N_STEPS];
 
-    BASE_TRY(st, out, kv_shard_create(format, &size->shard, g->ctx, &base_heap, &shard));
-    BASE_TRY(st, out,
-             forward_create(g->model, format, g->ctx, g->tensors, &size->forward, &base_heap, &f));
-    bench_seqs seqs = {
-        .shard = shard, .rank = g->world.rank, .n_ranks = g->world.n_ranks, .batch = w->s->batch};
+    BASE_TRY(st, out, kv_shard_create(format, &size->shard, g->m.ctx, &base_heap, &shard));
+    BASE_TRY(
+        st, out,
+        forward_create(g->m.model, format, g->m.ctx, g->m.tensors, &size->forward, &base_heap, &f));
+    bench_seqs seqs = {.shard = shard,
+                       .rank = g->m.world.rank,
+                       .n_ranks = g->m.world.n_ranks,
+                       .batch = w->s->batch};
     BASE_TRY(st, out, bench_seqs_lay_out(&seqs, context, LAY_OUT_CHUNK));
     BASE_TRY(st, out, bench_seqs_decode(&seqs, f, WARM_STEPS, n_ahead, us));
     BASE_TRY(st, out, bench_seqs_decode(&seqs, f, N_STEPS, n_ahead, us));
@@ -157,8 +160,8 @@ out:
 /* Bytes of weights that a step reads: of the embedding only where it is the head too. */
 static int64_t weights_read(const bench_group *g)
 {
-    const model_tensor *e = &g->model->embedding;
-    const bool tied = g->model->head.data == e->data;
+    const model_tensor *e = &g->m.model->embedding;
+    const bool tied = g->m.model->head.data == e->data;
     return g->weight_bytes - (tied ? 0 : e->n_elems * (int64_t)base_dtype_bytes(e->dtype));
 }
 
@@ -167,7 +170,7 @@ static base_status add_row(sweep *w, const kv_format *format, const char *policy
     base_status st = BASE_OK;
     const bench_group *g = &w->g;
     const sizes size = sizes_of(w, format, context);
-    const int32_t n_ranks = g->world.n_ranks;
+    const int32_t n_ranks = g->m.world.n_ranks;
     const int64_t n_blocks = (context / KERN_BLOCK_TOKENS + n_ranks - 1) / n_ranks;
     const int64_t page_bytes = n_blocks * w->s->batch * format->page_bytes;
     const bool fits = size.n_bytes <= g->room_bytes;
@@ -196,7 +199,7 @@ static base_status add_policy(sweep *w, const char *text)
 {
     base_status st = BASE_OK;
     const bench_group *g = &w->g;
-    const model_config *c = &g->model->config;
+    const model_config *c = &g->m.model->config;
     const kv_shape shape = {c->n_layers, c->n_kv_heads, c->head_dim};
     kv_policy policy;
     kv_calibration *calibration = NULL;
@@ -205,10 +208,10 @@ static base_status add_policy(sweep *w, const char *text)
     BASE_TRY(st, out, kv_policy_parse(text, &policy));
     BASE_TRY(
         st, out,
-        kv_calibration_open(text, w->s->model, g->model->hash, &shape, &base_heap, &calibration));
+        kv_calibration_open(text, w->s->model, g->m.model->hash, &shape, &base_heap, &calibration));
     BASE_TRY(st, out,
              kv_format_create_calibrated(&policy, &shape, calibration, &base_heap, &format));
-    BASE_TRY(st, out, boot_compare(g->ranks, "kv policy", format->policy_hash));
+    BASE_TRY(st, out, boot_compare(g->m.ranks, "kv policy", format->policy_hash));
     (void)json_array_append_new(w->policies,
                                 json_pack("{s:s, s:f, s:I}", "policy", text, "bytes_per_token",
                                           kv_format_bytes_per_token(format), "largest_context",
@@ -229,10 +232,9 @@ static base_status sweep_all(sweep *w, const boot_world *world)
 {
     base_status st = BASE_OK;
     const settings *s = w->s;
-    bench_group_options options = {
+    const bench_group_options options = {
         .model = s->model, .wishes = s->wishes, .batch = s->batch, .n_threads = s->n_threads};
 
-    options.wishes.split_weights = strcmp(s->weights, "split") == 0;
     BASE_TRY(st, out, bench_group_open(&options, world, &w->g));
     for (const char **at = s->policies; *at != NULL; at++) {
         BASE_TRY(st, out, add_policy(w, *at));
@@ -250,11 +252,11 @@ static base_status run(void *settings_of, const boot_world *world, json_t **json
         const bench_group *g = &w.g;
         *json_out = json_pack(
             "{s:s, s:s, s:s, s:s, s:s, s:s, s:i, s:i, s:i, s:f, s:I, s:I, s:O, s:O}", "bench",
-            "scale", "device", kern_device_name(g->seat.device), "gpu", g->gpu, "model",
-            g->model->name, "weights", w.s->weights, "merge", comm_name(g->tensors), "ranks",
-            world->n_ranks, "batch", w.s->batch, "steps", N_STEPS, "read_gb_per_s", g->read_gb,
-            "weight_bytes", (json_int_t)g->weight_bytes, "room_bytes", (json_int_t)g->room_bytes,
-            "policies", w.policies, "rows", w.rows);
+            "scale", "device", kern_device_name(g->m.seat.device), "gpu", g->gpu, "model",
+            g->m.model->name, "weights", g->m.splits ? "split" : "replicated", "merge",
+            comm_name(g->m.tensors), "ranks", world->n_ranks, "batch", w.s->batch, "steps", N_STEPS,
+            "read_gb_per_s", g->read_gb, "weight_bytes", (json_int_t)g->weight_bytes, "room_bytes",
+            (json_int_t)g->room_bytes, "policies", w.policies, "rows", w.rows);
         bench_group_close(&w.g);
     }
     json_decref(w.policies);
@@ -265,6 +267,6 @@ static base_status run(void *settings_of, const boot_world *world, json_t **json
 int main(int argc, char **argv)
 {
     static const bench_program program = {&command, "bench scale", run};
-    settings s = {.batch = 1, .weights = "replicated"};
+    settings s = {.batch = 1, .wishes = {.merge = "auto", .weights = "replicated"}};
     return bench_program_run(&program, argc, argv, &s, &s.out);
 }

@@ -18,15 +18,13 @@ base_status seat_take(const boot_world *world, const seat_wishes *wishes, seat *
 {
     base_status st = BASE_OK;
     kern_gpu gpu;
-    seat s = {.gpu = -1,
-              .build_has_cuda = kern_gpu_in_build(),
-              .shared = wishes->share_gpu,
-              .splits = wishes->split_weights};
+    seat s = {.gpu = -1, .build_has_cuda = kern_gpu_in_build(), .shared = wishes->share_gpu};
     const int32_t n_gpus = kern_gpu_count();
 
     (void)gethostname(s.host, sizeof s.host - 1);
     copy(s.device, wishes->device);
     copy(s.merge, wishes->merge);
+    copy(s.weights, wishes->weights);
     if (n_gpus > 0 && strcmp(s.device, "cpu") != 0) {
         s.gpu = world->local_rank % n_gpus;
         BASE_TRY(st, out, kern_gpu_describe(s.gpu, &gpu));
@@ -50,7 +48,7 @@ static base_status check_alike(const seat *seats, int32_t n)
     for (int32_t r = 1; r < n; r++) {
         const bool devices = strcmp(seats[r].device, seats[0].device) == 0;
         if (!devices || strcmp(seats[r].merge, seats[0].merge) != 0 ||
-            seats[r].shared != seats[0].shared || seats[r].splits != seats[0].splits) {
+            strcmp(seats[r].weights, seats[0].weights) != 0 || seats[r].shared != seats[0].shared) {
             return BASE_FAIL(BASE_BAD_INPUT, "%s of rank %d on %s differs from rank 0's",
                              !devices ? "--device" : "--merge, --weights or --share-gpu", r,
                              seats[r].host);
@@ -116,39 +114,22 @@ static base_status choose_device(const seat *seats, int32_t n, kern_device *devi
     return st;
 }
 
-static const char *merge_of(const seat *s, kern_device device)
-{
-    if (device == KERN_DEVICE_CPU) {
-        return "mpi";
-    }
-    if (s->splits) {
-        return strcmp(s->merge, "lsa") == 0 ? "lsa" : "nccl-a2a";
-    }
-    return strcmp(s->merge, "lsa") == 0       ? "lsa"
-           : strcmp(s->merge, "nccl-ar") == 0 ? "nccl-ar"
-                                              : "nccl-ag";
-}
-
 base_status seats_decide(const seat *seats, int32_t n, int32_t own, seat_plan *plan_out)
 {
     base_status st = BASE_OK;
     const seat *s = &seats[own];
-    seat_plan p = {.gpu = s->gpu, .n_sharing = 0, .splits = s->splits != 0};
+    seat_plan p = {.gpu = s->gpu, .n_sharing = 0, .one_host = true};
 
     BASE_TRY(st, out, check_alike(seats, n));
     BASE_TRY(st, out, choose_device(seats, n, &p.device));
     const bool gpus = p.device == KERN_DEVICE_CUDA;
-    p.merge = merge_of(s, p.device);
-    if (s->merge[0] != '\0' && strcmp(s->merge, p.merge) != 0) {
-        const char *choice = strcmp(p.merge, "nccl-ag") == 0    ? "nccl-ag, nccl-ar or lsa"
-                             : strcmp(p.merge, "nccl-a2a") == 0 ? "nccl-a2a or lsa"
-                                                                : p.merge;
-        st = BASE_FAIL(BASE_BAD_INPUT, "--merge %s, but ranks on %s%s exchange by %s", s->merge,
-                       gpus ? "GPUs" : "CPUs", s->splits ? " with split weights" : "", choice);
-        goto out;
-    }
-    for (int32_t r = 0; r < n && gpus; r++) {
+    p.own_gpus = gpus;
+    for (int32_t r = 0; r < n; r++) {
         p.n_sharing += same_gpu(s, &seats[r]);
+        p.one_host &= strcmp(seats[r].host, seats[0].host) == 0;
+        for (int32_t other = 0; other < r; other++) {
+            p.own_gpus &= !same_gpu(&seats[r], &seats[other]);
+        }
     }
     p.n_sharing = gpus ? p.n_sharing : 1;
     (void)snprintf(p.who, sizeof p.who, gpus ? "rank %d on %s, GPU %d" : "rank %d on %s", own,

@@ -17,31 +17,31 @@
 
 typedef struct seat { /* of one rank; plain bytes, zeroed where a text ends early */
     char host[SEAT_TEXT];
-    char device[SEAT_TEXT]; /* of --device; empty: the group may choose */
-    char merge[SEAT_TEXT];  /* of --merge; empty: what the device has */
+    char device[SEAT_TEXT];  /* of --device; empty: the group may choose */
+    char merge[SEAT_TEXT];   /* of --merge */
+    char weights[SEAT_TEXT]; /* of --weights */
     char gpu_name[SEAT_TEXT];
     char gpu_uuid[SEAT_TEXT];
     int32_t gpu;      /* its number here; -1: no GPU is visible */
     int32_t gpu_fits; /* 1: the kernels are for it */
     int32_t build_has_cuda;
     int32_t shared; /* 1: --share-gpu */
-    int32_t splits; /* 1: --weights split */
 } seat;
 
-typedef struct seat_wishes { /* of the command line; NULL: none */
-    const char *device;
-    const char *merge;
+typedef struct seat_wishes { /* of the command line */
+    const char *device;      /* NULL: none */
+    const char *merge;       /* these two are choice.h's matter: here ranks are to have the same */
+    const char *weights;
     bool share_gpu;
-    bool split_weights;
 } seat_wishes;
 
-/* What the ranks decide: device and transport of tensors.  `who` names the own rank in errors. */
+/* What the ranks decide.  `who` names the own rank in errors. */
 typedef struct seat_plan {
     kern_device device;
     int32_t gpu;
     int32_t n_sharing; /* ranks of the group on this GPU, this one included; 1 on CPUs */
-    bool splits;       /* the ranks share the weights */
-    const char *merge; /* "mpi", "nccl-ag", "nccl-ar", "lsa"; split weights: "nccl-a2a", "lsa" */
+    bool own_gpus;     /* every rank of the group computes on a GPU of its own */
+    bool one_host;     /* all ranks are on one */
     char who[3 * SEAT_TEXT];
 } seat_plan;
 

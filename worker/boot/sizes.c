@@ -22,18 +22,18 @@ static int64_t min_i64(int64_t a, int64_t b)
     return a < b ? a : b;
 }
 
-/* What engine_create takes with one page. */
-static int64_t fixed_bytes(const worker_options *options, const model_config *config,
-                           const model_split *split, const kv_format *format, int32_t n_ranks,
-                           int64_t max_context)
+/* What engine_create takes with so many pages. */
+static int64_t engine_bytes(const worker_options *options, const model_config *config,
+                            const model_split *split, const kv_format *format, int32_t n_ranks,
+                            int64_t max_context, int32_t n_pages)
 {
-    const engine_options one = {.max_batch = options->max_batch,
-                                .prefill_chunk = options->prefill_chunk,
-                                .max_context = max_context,
-                                .n_pages = 1};
+    const engine_options e = {.max_batch = options->max_batch,
+                              .prefill_chunk = options->prefill_chunk,
+                              .max_context = max_context,
+                              .n_pages = n_pages};
     kv_shard_options shard;
     forward_limits limits;
-    engine_limits(&one, &shard, &limits);
+    engine_limits(&e, &shard, &limits);
     const int64_t shard_bytes = kv_shard_bytes(format, &shard);
     const int64_t scratch_bytes = forward_scratch_bytes(config, split, &limits, n_ranks);
     return shard_bytes > INT64_MAX - scratch_bytes ? INT64_MAX : shard_bytes + scratch_bytes;
@@ -51,7 +51,7 @@ base_status sizes_pages(const worker_options *options, const model_config *confi
         *n_pages_out = options->n_pages;
         goto out;
     }
-    const int64_t fixed = fixed_bytes(options, config, split, format, n_ranks, max_context);
+    const int64_t fixed = engine_bytes(options, config, split, format, n_ranks, max_context, 1);
     if (fixed > memory_bytes) {
         st = BASE_FAIL(BASE_OUT_OF_RANGE,
                        "a rank may take %lld MB, tails and scratch alone need %lld MB: lower "
@@ -66,6 +66,19 @@ base_status sizes_pages(const worker_options *options, const model_config *confi
 
 out:
     return st;
+}
+
+int64_t sizes_least(const worker_options *options, const model_config *config,
+                    const model_split *split, const kv_format *format, int32_t n_ranks)
+{
+    const int64_t tokens = options->max_context > 0
+                               ? options->max_context
+                               : min_i64(config->max_context, SIZES_LEAST_TOKENS);
+    const int64_t n_blocks = kv_blocks_of_tokens(tokens);
+    const int64_t n_pages =
+        options->n_pages > 0 ? options->n_pages : (n_blocks + n_ranks - 1) / n_ranks;
+    return engine_bytes(options, config, split, format, n_ranks, tokens,
+                        (int32_t)min_i64(n_pages, KV_MAX_PAGES));
 }
 
 base_status sizes_engine(const worker_options *options, const model_config *config, int32_t n_ranks,

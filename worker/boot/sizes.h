@@ -11,10 +11,6 @@
 
 #include <stdint.h>
 
-/* Of the free memory, for all ranks of a host or GPU together, where nobody says otherwise. */
-#define SIZES_HOST_FRACTION 0.3
-#define SIZES_GPU_FRACTION  0.9
-
 /* Pages for this rank: --pages, else what memory_bytes hold beside tails and scratch, but no more than
  * max_batch sequences of the longest context take.  split is the model's.
  * Errors: OUT_OF_RANGE (memory for not even one page, --max-context above the model's; naming the fix). */
@@ -22,6 +18,12 @@ BASE_MUST_CHECK base_status sizes_pages(const worker_options *options, const mod
                                         const model_split *split, const kv_format *format,
                                         int32_t n_ranks, int64_t memory_bytes,
                                         int32_t *n_pages_out);
+
+/* The least of cache and scratch that is of use on a rank: with its part of one sequence of --max-context, else of
+ * SIZES_LEAST_TOKENS or of the model's longest; --pages, where given. */
+#define SIZES_LEAST_TOKENS 8192
+int64_t sizes_least(const worker_options *options, const model_config *config,
+                    const model_split *split, const kv_format *format, int32_t n_ranks);
 
 /* The engine's options for n_pages on each of n_ranks.
  * Errors: OUT_OF_RANGE (--max-context above what the pools hold). */

@@ -23,11 +23,14 @@ static const base_option table[] = {
     {"device", 0, "DEVICE", "where ops run: cpu or cuda (GPUs where each rank has one for itself)",
      BASE_OPTION_CHOICE(worker_options, device, "cpu, cuda")},
     {"merge", 0, "TRANSPORT",
-     "how ranks exchange partials: mpi on CPUs; nccl-ag, nccl-ar or lsa on GPUs; nccl-a2a if split",
-     BASE_OPTION_CHOICE(worker_options, merge, COMM_MERGE_NAMES)},
+     "how ranks exchange partials: mpi on CPUs; nccl-ag, nccl-ar or lsa on GPUs; nccl-a2a if "
+     "split; "
+     "auto: lsa where each rank has a GPU of one host, else NCCL",
+     BASE_OPTION_CHOICE(worker_options, merge, "auto, " COMM_MERGE_NAMES)},
     {"weights", 0, "LAYOUT",
-     "replicated: all on each rank, or split: heads, MLP and vocabulary shared out to the ranks",
-     BASE_OPTION_CHOICE(worker_options, weights, "replicated, split")},
+     "replicated: all on each rank, or split: heads, MLP and vocabulary shared out to the ranks; "
+     "auto: split where all do not fit",
+     BASE_OPTION_CHOICE(worker_options, weights, "auto, replicated, split")},
     {"share-gpu", 0, NULL, "ranks may share a GPU and talk over loopback: slow, for tests",
      BASE_OPTION_FLAG(worker_options, share_gpu)},
     {"threads", 0, "N", "per rank (cores / ranks of the host)",
@@ -66,7 +69,8 @@ base_status worker_options_parse(int argc, const char *const *argv, const base_a
     worker_options o = {.max_batch = 8,
                         .prefill_chunk = 512,
                         .policy_text = "bf16",
-                        .weights = "replicated",
+                        .merge = "auto",
+                        .weights = "auto",
                         .log_level_text = "info"};
     rpc_address address;
 

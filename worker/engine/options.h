@@ -17,8 +17,8 @@ typedef struct worker_options {
     const char *policy_text;  /* calib= may be in it */
     kv_policy policy;         /* made from it */
     const char *device;       /* cpu or cuda; NULL: seats.h decides */
-    const char *merge;        /* how ranks exchange tensors; NULL: what the device has */
-    const char *weights;      /* replicated or split */
+    const char *merge;        /* how ranks exchange tensors; these two: choice.h */
+    const char *weights;      /* auto, replicated or split */
     bool share_gpu;           /* several ranks on one GPU: for tests */
     int32_t n_threads;        /* 0: cores / ranks of this host */
     int32_t max_batch;

@@ -142,6 +142,18 @@ void checkpoint_close(checkpoint *c)
     mem.put(mem.ctx, c);
 }
 
+int64_t checkpoint_bytes(const checkpoint *c)
+{
+    int64_t n_bytes = 0;
+    for (int32_t i = 0; i < c->n_files; i++) {
+        const safetensors_index *index = c->files[i].index;
+        for (int32_t e = 0; e < index->n_entries; e++) {
+            n_bytes += (int64_t)(index->entries[e].end - index->entries[e].begin);
+        }
+    }
+    return n_bytes;
+}
+
 const safetensors_entry *checkpoint_find(const checkpoint *c, const char *name,
                                          const checkpoint_file **file_out)
 {

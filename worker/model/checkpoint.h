@@ -31,6 +31,8 @@ BASE_MUST_CHECK base_status checkpoint_open(const char *folder, const base_alloc
                                             checkpoint **checkpoint_out);
 void checkpoint_close(checkpoint *c); /* NULL is allowed */
 
+/* Of all tensors. */
+int64_t checkpoint_bytes(const checkpoint *c);
 /* NULL if there is none. */
 const safetensors_entry *checkpoint_find(const checkpoint *c, const char *name,
                                          const checkpoint_file **file_out);

@@ -18,6 +18,7 @@ typedef struct model_data { /* what model.data owns */
     checkpoint *files;      /* of a folder */
     made_tensors copies;
     random_weights *random; /* of a random model */
+    uint64_t seed;          /* of a random model */
     char *tokenizer_json;
     char *generation_config_json;
     char *name;
@@ -95,18 +96,19 @@ static base_status config_read(const char *folder, base_view rope_text, const ba
     return st;
 }
 
-static base_status split_make(const model_options *options, model *m)
-{
-    const int32_t n_ranks = options->n_ranks == 0 ? 1 : options->n_ranks;
-    return model_split_make(&m->config, options->rank, n_ranks, &m->split);
-}
-
-static base_status weights_bind(const base_alloc *mem, model *m, model_data *data)
+base_status model_load(model *m, int32_t rank, int32_t n_ranks)
 {
     base_status st = BASE_OK;
-    weights w = {.files = data->files, .copies = &data->copies, .random = data->random};
+    model_data *data = m->data;
+    weights w = {.files = data->files, .copies = &data->copies};
 
-    data->layers = mem->get(mem->ctx, (size_t)m->config.n_layers * sizeof *data->layers);
+    BASE_TRY(st, out, model_split_make(&m->config, rank, n_ranks, &m->split));
+    if (data->files == NULL) {
+        BASE_TRY(st, out,
+                 random_weights_create(&m->config, &m->split, data->seed, &m->mem, &data->random));
+        w.random = data->random;
+    }
+    data->layers = m->mem.get(m->mem.ctx, (size_t)m->config.n_layers * sizeof *data->layers);
     if (data->layers == NULL) {
         st = BASE_FAIL(BASE_NO_MEMORY, "%s: table of %d layers", m->name, m->config.n_layers);
         goto out;
@@ -119,51 +121,37 @@ out:
     return st;
 }
 
-static base_status folder_open(const char *folder, const model_options *options,
-                               const base_alloc *mem, model *m, model_data *data)
+static base_status folder_read(const char *folder, base_view rope_text, const base_alloc *mem,
+                               model *m, model_data *data)
 {
     base_status st = BASE_OK;
-    BASE_TRY(st, out, name_make(folder, mem, &data->name));
-    m->name = data->name;
-    BASE_TRY(st, out, config_read(folder, options->rope_text, mem, m, data));
-    BASE_TRY(st, out, split_make(options, m));
+    BASE_TRY(st, out, config_read(folder, rope_text, mem, m, data));
     BASE_TRY(st, out,
              file_read(folder, "tokenizer.json", MAX_TOKENIZER_BYTES, mem, &data->tokenizer_json,
                        &m->tokenizer_json));
     BASE_TRY(st, out, checkpoint_open(folder, mem, &data->files));
-    BASE_TRY(st, out, weights_bind(mem, m, data));
+    m->whole_bytes = checkpoint_bytes(data->files);
+    m->mapped = true;
     BASE_TRY(st, out, model_hash_compute(&m->config, data->files, m->tokenizer_json, &m->hash));
 out:
     return st;
 }
 
-static base_status random_open(const char *name, const model_options *options,
-                               const base_alloc *mem, model *m, model_data *data)
+static base_status random_read(const char *name, base_view rope_text, model *m, model_data *data)
 {
     const base_view none = {NULL, 0};
     base_status st = BASE_OK;
     base_view config_json = {NULL, 0};
-    uint64_t seed = 0;
-    BASE_TRY(st, out, name_make(name, mem, &data->name));
-    m->name = data->name;
-    BASE_TRY(st, out, random_model_parse(name, &config_json, &seed));
-    BASE_TRY(st, out, model_config_parse(config_json, none, options->rope_text, &m->config));
-    BASE_TRY(st, out, split_make(options, m));
-    BASE_TRY(st, out, random_weights_create(&m->config, &m->split, seed, mem, &data->random));
-    BASE_TRY(st, out, weights_bind(mem, m, data));
-    BASE_TRY(st, out, model_hash_random(&m->config, seed, &m->hash));
+    BASE_TRY(st, out, random_model_parse(name, &config_json, &data->seed));
+    BASE_TRY(st, out, model_config_parse(config_json, none, rope_text, &m->config));
+    m->whole_bytes = random_weights_bytes(&m->config);
+    BASE_TRY(st, out, model_hash_random(&m->config, data->seed, &m->hash));
 out:
     return st;
 }
 
-base_status model_open(const char *folder, const base_alloc *mem, model **model_out)
-{
-    const model_options as_it_is = {.rank = 0};
-    return model_open_with(folder, &as_it_is, mem, model_out);
-}
-
-base_status model_open_with(const char *folder, const model_options *options, const base_alloc *mem,
-                            model **model_out)
+base_status model_read(const char *folder, base_view rope_text, const base_alloc *mem,
+                       model **model_out)
 {
     base_status st = BASE_OK;
     model *m = mem->get(mem->ctx, sizeof *m);
@@ -179,12 +167,35 @@ base_status model_open_with(const char *folder, const model_options *options, co
     }
     m->data = data;
     data->copies.mem = *mem;
+    BASE_TRY(st, out, name_make(folder, mem, &data->name));
+    m->name = data->name;
     BASE_TRY(st, out,
-             random_model_is(folder) ? random_open(folder, options, mem, m, data)
-                                     : folder_open(folder, options, mem, m, data));
+             random_model_is(folder) ? random_read(folder, rope_text, m, data)
+                                     : folder_read(folder, rope_text, mem, m, data));
+    BASE_TRY(st, out, model_split_make(&m->config, 0, 1, &m->split));
     *model_out = m;
     m = NULL;
 
+out:
+    model_close(m);
+    return st;
+}
+
+base_status model_open(const char *folder, const base_alloc *mem, model **model_out)
+{
+    const model_options as_it_is = {.rank = 0};
+    return model_open_with(folder, &as_it_is, mem, model_out);
+}
+
+base_status model_open_with(const char *folder, const model_options *options, const base_alloc *mem,
+                            model **model_out)
+{
+    base_status st = BASE_OK;
+    model *m = NULL;
+    BASE_TRY(st, out, model_read(folder, options->rope_text, mem, &m));
+    BASE_TRY(st, out, model_load(m, options->rank, options->n_ranks == 0 ? 1 : options->n_ranks));
+    *model_out = m;
+    m = NULL;
 out:
     model_close(m);
     return st;

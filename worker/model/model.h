@@ -16,6 +16,8 @@
 #include "worker/model/config.h"
 #include "worker/model/split.h"
 
+#include <stdbool.h>
+
 typedef struct model_tensor {
     const void *data; /* row-major, dtype, in the mapping or made */
     int64_t n_elems;
@@ -49,6 +51,8 @@ typedef struct model {
     const model_layer *layers;        /* [L] */
     base_view tokenizer_json;         /* empty in a random model */
     base_view generation_config_json; /* empty if there is none */
+    int64_t whole_bytes;              /* of all weights, whatever part of them this is */
+    bool mapped;                      /* they lie in files, which ranks of a host share */
     base_hash
         hash;   /* config, tensor directory, sizes and sampled bytes of the weights, tokenizer */
     void *data; /* what the above points to */
@@ -70,5 +74,13 @@ typedef struct model_options {
 BASE_MUST_CHECK base_status model_open_with(const char *folder, const model_options *options,
                                             const base_alloc *mem, model **model_out);
 void model_close(model *m); /* NULL is allowed */
+
+/* The two halves of it, for what is decided between them.  A model that has been read has no layers, no tensor has data,
+ * and its split is that of a whole model.
+ * Errors: as model_open_with. */
+BASE_MUST_CHECK base_status model_read(const char *folder, base_view rope_text,
+                                       const base_alloc *mem, model **model_out);
+/* The weights of `rank` of n_ranks that share them; all where n_ranks is 1.  Once; a model that failed is closed. */
+BASE_MUST_CHECK base_status model_load(model *m, int32_t rank, int32_t n_ranks);
 
 #endif /* WORKER_MODEL_MODEL_H */

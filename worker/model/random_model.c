@@ -81,14 +81,19 @@ base_status random_model_parse(const char *name, base_view *config_json_out, uin
                      shape_names);
 }
 
-static double weight_bytes(const model_config *c, const model_split *split)
+/* With so many of what ranks share out. */
+static double weight_bytes(const model_config *c, int32_t n_heads, int32_t n_ffn, int32_t n_vocab)
 {
     const double width = c->width;
     const double rows = (c->n_heads + 2.0 * c->n_kv_heads) * c->head_dim;
-    const double shared =
-        (double)model_span_count(split->heads) * c->head_dim + 3.0 * model_span_count(split->ffn);
+    const double shared = (double)n_heads * c->head_dim + 3.0 * n_ffn;
     const double tables = c->tied_embeddings ? 1.0 : 2.0;
-    return 2.0 * width * (tables * model_span_count(split->vocab) + c->n_layers * (rows + shared));
+    return 2.0 * width * (tables * n_vocab + c->n_layers * (rows + shared));
+}
+
+int64_t random_weights_bytes(const model_config *config)
+{
+    return (int64_t)weight_bytes(config, config->n_heads, config->ffn_width, config->n_vocab);
 }
 
 static int32_t thread_count(void)
@@ -102,7 +107,9 @@ base_status random_weights_create(const model_config *config, const model_split 
                                   uint64_t seed, const base_alloc *mem,
                                   random_weights **weights_out)
 {
-    const double n_bytes = weight_bytes(config, split);
+    const double n_bytes =
+        weight_bytes(config, model_span_count(split->heads), model_span_count(split->ffn),
+                     model_span_count(split->vocab));
     const double n_host_bytes = (double)sysconf(_SC_PHYS_PAGES) * (double)sysconf(_SC_PAGESIZE);
     if (n_bytes > n_host_bytes) {
         return BASE_FAIL(BASE_NO_MEMORY,

@@ -23,6 +23,9 @@ bool random_model_is(const char *name); /* does it start with "random:"? */
 BASE_MUST_CHECK base_status random_model_parse(const char *name, base_view *config_json_out,
                                                uint64_t *seed_out);
 
+/* Of all matrices; vectors take less than a thousandth of it. */
+int64_t random_weights_bytes(const model_config *config);
+
 /* Holds tensors as they are made.  Errors: NO_MEMORY, also where the host has less memory than
  * this rank's weights take. */
 BASE_MUST_CHECK base_status random_weights_create(const model_config *config,

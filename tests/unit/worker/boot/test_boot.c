@@ -1,6 +1,7 @@
 #include "tests/support/test.h"
 #include "worker/boot/boot_mpi.h"
 #include "worker/boot/host.h"
+#include "worker/boot/room.h"
 #include "worker/boot/sizes.h"
 
 static void srun_without_pmix_is_refused_with_the_fix(void **state)
@@ -129,6 +130,45 @@ static void the_longest_context_is_the_models_or_what_the_pools_hold(void **stat
     kv_format_destroy(f.format);
 }
 
+static void the_least_cache_holds_one_sequence(void **state)
+{
+    (void)state;
+    fixture f = make();
+    const int64_t page = f.format->page_bytes;
+    const int64_t of_all = sizes_least(&f.options, &f.config, &f.split, f.format, 1);
+    /* 64 blocks of 8192 tokens, over four ranks 16; scratch knows of ranks too, a little. */
+    const int64_t of_four = sizes_least(&f.options, &f.config, &f.split, f.format, 4);
+    assert_true(of_all > 64 * page);
+    assert_in_range(of_all - of_four, 44 * page, 48 * page);
+    f.options.max_context = 128;
+    assert_in_range(of_all - sizes_least(&f.options, &f.config, &f.split, f.format, 1), 63 * page,
+                    64 * page);
+    f.options.n_pages = 64;
+    assert_in_range(of_all - sizes_least(&f.options, &f.config, &f.split, f.format, 1), 0, page);
+    f.options = (worker_options){.max_batch = 4, .prefill_chunk = 128};
+    f.config.max_context = 1000; /* the model's is less than the usual one */
+    assert_in_range(of_all - sizes_least(&f.options, &f.config, &f.split, f.format, 1), 56 * page,
+                    57 * page);
+    kv_format_destroy(f.format);
+}
+
+static void a_room_is_shared_beside_what_is_still_to_come(void **state)
+{
+    (void)state;
+    const room gpu = {.free_bytes = 1000, .n_sharing = 2, .fraction = 0.5};
+    const boot_world alone = {.n_ranks = 1, .n_local = 1};
+    const seat_plan cpu = {.device = KERN_DEVICE_CPU};
+    room host;
+    assert_int_equal(room_beside(&gpu, 0), 250);
+    assert_int_equal(room_beside(&gpu, 100), 200);
+    assert_int_equal(room_beside(&gpu, 500), 0);
+    assert_int_equal(room_beside(&gpu, 600), -50);
+    CHECK_STATUS(room_measure(&cpu, &alone, 0.0, &host), BASE_OK);
+    assert_true(host.fraction == ROOM_HOST_FRACTION && host.free_bytes > 1 << 20);
+    CHECK_STATUS(room_measure(&cpu, &alone, 0.7, &host), BASE_OK);
+    assert_true(host.fraction == 0.7);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -137,6 +177,8 @@ int main(void)
         cmocka_unit_test(the_host_has_memory_and_threads),
         cmocka_unit_test(pages_are_what_is_asked_else_what_memory_holds_else_what_is_useful),
         cmocka_unit_test(the_longest_context_is_the_models_or_what_the_pools_hold),
+        cmocka_unit_test(the_least_cache_holds_one_sequence),
+        cmocka_unit_test(a_room_is_shared_beside_what_is_still_to_come),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -29,7 +29,7 @@ static void a_gpu_for_each_rank_is_taken(void **state)
         assert_int_equal(plan.device, KERN_DEVICE_CUDA);
         assert_int_equal(plan.gpu, own);
         assert_int_equal(plan.n_sharing, 1);
-        assert_string_equal(plan.merge, "nccl-ag");
+        assert_true(plan.own_gpus && plan.one_host);
     }
     assert_string_equal(plan.who, "rank 3 on node7, GPU 3");
 }
@@ -43,7 +43,7 @@ static void without_one_for_each_the_group_computes_on_cpus(void **state)
     (void)snprintf(seats[2].gpu_uuid, SEAT_TEXT, "uuid-0"); /* two GPUs, three ranks */
     CHECK_STATUS(seats_decide(seats, 3, 1, &plan), BASE_OK);
     assert_int_equal(plan.device, KERN_DEVICE_CPU);
-    assert_string_equal(plan.merge, "mpi");
+    assert_false(plan.own_gpus);
     assert_string_equal(plan.who, "rank 1 on node7");
     sit(seats, 3, "");
     seats[1].gpu_fits = 0;
@@ -65,6 +65,8 @@ static void the_same_number_on_another_host_is_another_gpu(void **state)
     CHECK_STATUS(seats_decide(seats, 2, 1, &plan), BASE_OK);
     assert_int_equal(plan.device, KERN_DEVICE_CUDA);
     assert_string_equal(plan.who, "rank 1 on node8, GPU 0");
+    assert_true(plan.own_gpus);
+    assert_false(plan.one_host);
 }
 
 /* A launcher that shows each rank its own GPU alone: all are number 0. */
@@ -99,6 +101,7 @@ static void a_gpu_that_two_would_have_is_refused_by_name(void **state)
     assert_int_equal(plan.n_sharing, 2);
     CHECK_STATUS(seats_decide(seats, 3, 0, &plan), BASE_OK);
     assert_int_equal(plan.n_sharing, 1);
+    assert_false(plan.own_gpus); /* of the group, whichever rank looks */
 }
 
 static void a_rank_without_a_gpu_is_named(void **state)
@@ -128,68 +131,12 @@ static void ranks_with_other_command_lines_are_named(void **state)
     seats[1].shared = 1;
     CHECK_STATUS(seats_decide(seats, 2, 0, &plan), BASE_BAD_INPUT);
     CHECK_ERROR_NAMES("--share-gpu of rank 1");
-}
-
-static void a_transport_of_the_other_device_is_refused(void **state)
-{
-    (void)state;
-    seat seats[MAX_SEATS];
-    seat_plan plan;
-    sit(seats, 2, "cuda");
-    for (int32_t r = 0; r < 2; r++) {
-        (void)snprintf(seats[r].merge, SEAT_TEXT, "mpi");
+    for (int32_t i = 0; i < 2; i++) {
+        sit(seats, 2, "");
+        (void)snprintf(i == 0 ? seats[1].merge : seats[1].weights, SEAT_TEXT, "auto");
+        CHECK_STATUS(seats_decide(seats, 2, 0, &plan), BASE_BAD_INPUT);
+        CHECK_ERROR_NAMES("--merge, --weights or --share-gpu of rank 1");
     }
-    CHECK_STATUS(seats_decide(seats, 2, 0, &plan), BASE_BAD_INPUT);
-    CHECK_ERROR_NAMES("--merge mpi, but ranks on GPUs exchange by nccl-ag, nccl-ar or lsa");
-    for (int32_t r = 0; r < 2; r++) {
-        (void)snprintf(seats[r].device, SEAT_TEXT, "cpu");
-    }
-    CHECK_STATUS(seats_decide(seats, 2, 0, &plan), BASE_OK);
-    assert_string_equal(plan.merge, "mpi");
-}
-
-static void lsa_is_for_gpus(void **state)
-{
-    (void)state;
-    seat seats[MAX_SEATS];
-    seat_plan plan;
-    for (int32_t on_gpu = 0; on_gpu < 2; on_gpu++) {
-        sit(seats, 2, on_gpu ? "cuda" : "cpu");
-        (void)snprintf(seats[0].merge, SEAT_TEXT, "lsa");
-        (void)snprintf(seats[1].merge, SEAT_TEXT, "lsa");
-        CHECK_STATUS(seats_decide(seats, 2, 1, &plan), on_gpu ? BASE_OK : BASE_BAD_INPUT);
-    }
-    assert_string_equal(plan.merge, "lsa");
-}
-
-static void split_weights_have_transports_of_their_own(void **state)
-{
-    (void)state;
-    static const char *const others[] = {"nccl-ag", "nccl-ar", "lsa"}; /* but the last */
-    seat seats[MAX_SEATS];
-    seat_plan plan;
-    for (int32_t on_gpu = 0; on_gpu < 2; on_gpu++) {
-        sit(seats, 2, on_gpu ? "cuda" : "cpu");
-        seats[0].splits = 1;
-        CHECK_STATUS(seats_decide(seats, 2, 1, &plan), BASE_BAD_INPUT);
-        CHECK_ERROR_NAMES("--weights");
-        seats[1].splits = 1;
-        CHECK_STATUS(seats_decide(seats, 2, 1, &plan), BASE_OK);
-        assert_string_equal(plan.merge, on_gpu ? "nccl-a2a" : "mpi");
-        assert_true(plan.splits);
-    }
-    for (size_t i = 0; i < 3; i++) {
-        (void)snprintf(seats[0].merge, SEAT_TEXT, "%s", others[i]);
-        (void)snprintf(seats[1].merge, SEAT_TEXT, "%s", others[i]);
-        CHECK_STATUS(seats_decide(seats, 2, 1, &plan), i == 2 ? BASE_OK : BASE_BAD_INPUT);
-        CHECK_ERROR_NAMES("ranks on GPUs with split weights exchange by nccl-a2a or lsa");
-    }
-    assert_string_equal(plan.merge, "lsa");
-    sit(seats, 2, "cuda"); /* and whole weights not this one */
-    (void)snprintf(seats[0].merge, SEAT_TEXT, "nccl-a2a");
-    (void)snprintf(seats[1].merge, SEAT_TEXT, "nccl-a2a");
-    CHECK_STATUS(seats_decide(seats, 2, 1, &plan), BASE_BAD_INPUT);
-    CHECK_ERROR_NAMES("exchange by nccl-ag, nccl-ar or lsa");
 }
 
 /* This machine, whatever it has. */
@@ -224,9 +171,6 @@ int main(void)
         cmocka_unit_test(a_gpu_that_two_would_have_is_refused_by_name),
         cmocka_unit_test(a_rank_without_a_gpu_is_named),
         cmocka_unit_test(ranks_with_other_command_lines_are_named),
-        cmocka_unit_test(a_transport_of_the_other_device_is_refused),
-        cmocka_unit_test(lsa_is_for_gpus),
-        cmocka_unit_test(split_weights_have_transports_of_their_own),
         cmocka_unit_test(one_rank_agrees_with_itself),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

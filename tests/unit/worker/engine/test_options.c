@@ -45,7 +45,8 @@ static void the_defaults_are_those_of_the_help(void **state)
     assert_int_equal(o.n_pages, 0);
     assert_true(o.kv_memory_fraction == 0.0);
     assert_null(o.device);
-    assert_string_equal(o.weights, "replicated");
+    assert_string_equal(o.merge, "auto");
+    assert_string_equal(o.weights, "auto");
     assert_int_equal(o.log_level, BASE_LOG_INFO);
 }
 

@@ -185,6 +185,35 @@ static void parts_are_slices_of_the_whole_and_no_bytes_more(void **state)
     }
 }
 
+/* What a choice between whole and split weights is made from. */
+static void a_model_says_what_all_its_weights_take_before_they_are_loaded(void **state)
+{
+    (void)state;
+    const tiny_options options = {.dtype = BASE_BF16, .seed = 3};
+    const tiny_folder folder = tiny_create(&options);
+    const char *const names[] = {folder.path, "random:tiny"};
+    const base_view no_rope = {NULL, 0};
+    for (size_t i = 0; i < 2; i++) {
+        model *whole = NULL;
+        model *part = NULL;
+        CHECK_STATUS(model_open(names[i], &base_heap, &whole), BASE_OK);
+        CHECK_STATUS(model_read(names[i], no_rope, &base_heap, &part), BASE_OK);
+        assert_null(part->layers);
+        assert_int_equal(part->mapped, i == 0);
+        assert_int_equal(part->whole_bytes, whole->whole_bytes);
+        assert_true(base_hash_equal(part->hash, whole->hash));
+        const int64_t all = resident_bytes(whole);
+        const int64_t vectors = i == 0 ? 0 : (2 * 2 + 1) * 128 * 2; /* norms of random:tiny */
+        assert_int_equal(part->whole_bytes, all - vectors);
+        CHECK_STATUS(model_load(part, 1, 2), BASE_OK);
+        assert_true(resident_bytes(part) < all);
+        assert_int_equal(part->whole_bytes, whole->whole_bytes);
+        model_close(part);
+        model_close(whole);
+    }
+    tiny_remove(&folder);
+}
+
 static void open_survives_every_failed_allocation(void **state)
 {
     (void)state;
@@ -224,6 +253,7 @@ int main(void)
         cmocka_unit_test(shares_are_even_where_they_can_be),
         cmocka_unit_test(what_cannot_be_shared_out_is_refused_by_name),
         cmocka_unit_test(parts_are_slices_of_the_whole_and_no_bytes_more),
+        cmocka_unit_test(a_model_says_what_all_its_weights_take_before_they_are_loaded),
         cmocka_unit_test(open_survives_every_failed_allocation),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
