@@ -65,6 +65,8 @@ typedef struct bench_options {
     double seconds; /* of measuring, about */
     kern_device device;
     bool synthetic; /* step: the prompt is laid out, not computed */
+    int64_t
+        limit_ms; /* scale: ranks that take longer are ended, and what they log is read for errors; 0: never */
 } bench_options;
 
 /* A device to measure on: one context for each number of threads, and what its memory gives. */

@@ -6,11 +6,13 @@
 
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <unistd.h>
 
 #define POLL_US  20000
 #define MAX_ARGS 128
 #define MAX_TEXT 192
+#define GRACE_MS 1000
 
 /* A command line of mpirun, whose texts are its own. */
 typedef struct line {
@@ -19,6 +21,8 @@ typedef struct line {
     char *argv[MAX_ARGS + 1];
     int32_t n_args, n_texts;
     bool full;
+    int64_t limit_ms;  /* 0: none */
+    char log_path[40]; /* empty: stderr */
 } line;
 
 /* A text that is too long makes the line full, as one too many does. */
@@ -48,24 +52,52 @@ static void add_number(line *l, const char *option, int64_t value)
     add_pair(l, option, text);
 }
 
+/* What the first rank that failed said, in the log; empty: nothing. */
+static void read_reason(const line *l, char *text_out, size_t n_bytes)
+{
+    char text[512];
+    FILE *log = l->log_path[0] != '\0' ? fopen(l->log_path, "r") : NULL;
+    text_out[0] = '\0';
+    while (log != NULL && text_out[0] == '\0' && fgets(text, sizeof text, log) != NULL) {
+        static const char mark[] = " error bench scale: ";
+        const char *said = strstr(text, mark);
+        if (said != NULL) {
+            text[strcspn(text, "\n")] = '\0';
+            (void)snprintf(text_out, n_bytes, "%s", said + strlen(mark));
+        }
+    }
+    if (log != NULL) {
+        (void)fclose(log);
+    }
+}
+
 /* Runs mpirun, which ends when its ranks have. */
 static base_status run_ranks(line *l)
 {
     base_status st = BASE_OK;
     pid_t pid = 0;
     int exit_status = 0;
+    char reason[400];
+    const int64_t begin = base_now_us();
 
     if (l->full) {
         return BASE_FAIL(BASE_BAD_INPUT, "more than the ranks can be told: %d texts of %d letters",
                          MAX_ARGS, MAX_TEXT);
     }
     local_group_set_environment();
-    BASE_TRY(st, out, process_start(l->argv, NULL, &pid));
+    BASE_TRY(st, out, process_start(l->argv, l->log_path[0] != '\0' ? l->log_path : NULL, &pid));
     while (process_alive(pid, &exit_status)) {
+        if (l->limit_ms > 0 && base_now_us() - begin > l->limit_ms * 1000) {
+            process_end(pid, GRACE_MS);
+            return BASE_FAIL(BASE_TIMEOUT, "not done after %lld s", (long long)l->limit_ms / 1000);
+        }
         base_sleep_us(POLL_US);
     }
     if (exit_status != 0) {
-        st = BASE_FAIL(BASE_UNAVAILABLE, "the ranks ended with status %d", exit_status);
+        read_reason(l, reason, sizeof reason);
+        st = reason[0] != '\0'
+                 ? BASE_FAIL(BASE_UNAVAILABLE, "%s", reason)
+                 : BASE_FAIL(BASE_UNAVAILABLE, "the ranks ended with status %d", exit_status);
     }
 out:
     return st;
@@ -126,6 +158,18 @@ out:
     return st;
 }
 
+/* Where ranks may fail, and people read why in a table. */
+static base_status keep_log(line *l)
+{
+    (void)snprintf(l->log_path, sizeof l->log_path, "/tmp/ropewalk-log-XXXXXX");
+    const int fd = mkstemp(l->log_path);
+    if (fd < 0) {
+        return BASE_FAIL(BASE_IO, "cannot make a file like %s", l->log_path);
+    }
+    (void)close(fd);
+    return BASE_OK;
+}
+
 base_status bench_scale(const bench_options *o, const base_alloc *mem, json_t **json_out)
 {
     base_status st = BASE_OK;
@@ -133,6 +177,10 @@ base_status bench_scale(const bench_options *o, const base_alloc *mem, json_t **
 
     if (l == NULL) {
         return BASE_FAIL(BASE_NO_MEMORY, "command line of the ranks");
+    }
+    l->limit_ms = o->limit_ms;
+    if (o->limit_ms > 0) {
+        BASE_TRY(st, out, keep_log(l));
     }
     BASE_TRY(st, out, begin_line(l, "ropewalk-bench-scale", o->n_ranks));
     add_pair(l, "--model", o->model);
@@ -152,6 +200,9 @@ base_status bench_scale(const bench_options *o, const base_alloc *mem, json_t **
     }
     st = report_of(l, json_out);
 out:
+    if (l->log_path[0] != '\0') {
+        (void)unlink(l->log_path);
+    }
     mem->put(mem->ctx, l);
     return st;
 }

@@ -2,10 +2,12 @@
 #include "kernels/comm/comm_nccl.h"
 #include "kernels/cpu/cpu_library.h"
 #include "kernels/device.h"
+#include "kernels/page.h"
 #include "launch/commands.h"
 #include "launch/local_group.h"
 #include "launch/options.h"
 #include "launch/process.h"
+#include "launch/tune.h"
 
 #include <arpa/inet.h>
 #include <errno.h>
@@ -19,6 +21,7 @@
 #include <unistd.h>
 
 #define MPIRUN_WAIT_MS   20000
+#define TUNE_LIMIT_MS    60000
 #define MIN_SHM_BYTES    ((uint64_t)64 << 20)
 #define MIN_MEMORY_BYTES ((int64_t)2 << 30)
 
@@ -212,22 +215,73 @@ static int print(const finding *all, size_t n, bool json)
 }
 
 typedef struct doctor_settings {
-    bool json;
+    const char *model, *kv, *contexts, *device;
+    int32_t ranks;
+    bool json, tune, share_gpu;
 } doctor_settings;
 
 static const base_option table[] = {
     {"json", 0, NULL, "one JSON object", BASE_OPTION_FLAG(doctor_settings, json)},
+    {"tune", 0, NULL, "time decode steps with every --merge and --weights, and say which to use",
+     BASE_OPTION_FLAG(doctor_settings, tune)},
+    {"ranks", 0, "N", "tune: MPI ranks",
+     BASE_OPTION_I32(doctor_settings, ranks, 2, BENCH_MAX_RANKS)},
+    {"model", 0, "DIR", "tune: model folder, or random:SHAPE",
+     BASE_OPTION_TEXT(doctor_settings, model)},
+    {"kv", 0, "POLICY", "tune: how the cache is stored", BASE_OPTION_TEXT(doctor_settings, kv)},
+    {"contexts", 0, "N,..", "tune: positions of a sequence, as 8K or 1M",
+     BASE_OPTION_TEXT(doctor_settings, contexts)},
+    {"device", 0, "DEVICE", "tune: cpu or cuda (GPUs if there is one for each rank)",
+     BASE_OPTION_CHOICE(doctor_settings, device, "cpu, cuda")},
+    {"share-gpu", 0, NULL, "tune: ranks may share a GPU, for tests: times say nothing",
+     BASE_OPTION_FLAG(doctor_settings, share_gpu)},
 };
-static const base_command command = {"ropewalk doctor", "[--json]", BASE_OPTIONS(table)};
+static const base_command command = {
+    "ropewalk doctor", "[--json]\n       ropewalk doctor --tune [options]", BASE_OPTIONS(table)};
+
+static base_status tune(const doctor_settings *s)
+{
+    base_status st = BASE_OK;
+    bench_options o = {.model = s->model,
+                       .policies = {s->kv},
+                       .n_policies = 1,
+                       .threads = {0},
+                       .n_threads = 1,
+                       .n_ranks = s->ranks,
+                       .batch = 1,
+                       .share_gpu = s->share_gpu,
+                       .limit_ms = TUNE_LIMIT_MS};
+
+    o.threads[0] = (int32_t)sysconf(_SC_NPROCESSORS_ONLN) / s->ranks;
+    o.threads[0] = o.threads[0] < 1 ? 1 : o.threads[0];
+    const bool gpus = kern_gpu_count() >= s->ranks;
+    BASE_TRY(st, out,
+             kern_device_choose(s->device != NULL ? s->device
+                                : gpus            ? "cuda"
+                                                  : "cpu",
+                                &o.device));
+    BASE_TRY(st, out,
+             options_lengths("--contexts", s->contexts, KERN_BLOCK_TOKENS, BENCH_MAX_CONTEXT,
+                             o.contexts, BENCH_MAX_CONTEXTS, &o.n_contexts));
+    st = tune_print(&o, &base_heap);
+out:
+    return st;
+}
 
 int command_doctor(int argc, const char **argv)
 {
-    doctor_settings s = {.json = false};
+    doctor_settings s = {
+        .model = "models/demo", .kv = "bf16", .contexts = "8K,32K,128K", .ranks = 2};
     base_options line;
     int exit_status = 0;
     finding all[9];
 
     if (!options_open(&command, argc, argv, &s, &line, &exit_status)) {
+        goto out;
+    }
+    if (s.tune) {
+        const base_status st = tune(&s);
+        exit_status = st == BASE_OK ? 0 : options_report(&command, st);
         goto out;
     }
     check_programs(&all[0]);

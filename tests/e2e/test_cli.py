@@ -204,6 +204,30 @@ class CommandLine(unittest.TestCase):
         self.assertTrue(all(c["ok"] or c["fix"] for c in report["checks"]))
         self.assertTrue(next(c for c in report["checks"] if c["check"] == "mpirun")["ok"], report)
 
+    def test_doctor_tunes_by_what_it_times(self):
+        done = run("doctor", "--tune", "--ranks", "2", "--model", MODEL, "--contexts", "1K,8M", "--device", "cpu")
+        self.assertEqual(done.returncode, 0, done.stderr)
+        text = done.stdout.decode()
+        rows = {tuple(line.split()[:2]): line.split()[2:] for line in text.splitlines()[2:4]}
+        self.assertEqual(set(rows), {("mpi", "replicated"), ("mpi", "split")})
+        fastest = min(rows, key=lambda way: float(rows[way][1]))
+        for megabytes, ms, *rest in rows.values():
+            self.assertGreater(float(ms), 0)
+            self.assertEqual(rest, ["no", "room"])
+        self.assertGreater(float(rows["mpi", "replicated"][0]), float(rows["mpi", "split"][0]))
+        self.assertIn(f"use: --merge {fastest[0]} --weights {fastest[1]} (1 of 2", text.splitlines()[-1])
+
+        # Seven ranks have no head each: the table says so, and the rest is timed.
+        done = run("doctor", "--tune", "--ranks", "7", "--model", "random:tiny", "--contexts", "128", "--device", "cpu")
+        self.assertEqual(done.returncode, 0, done.stderr)
+        text = done.stdout.decode()
+        self.assertIn("num_attention_heads is 4", text)
+        self.assertIn("use: --merge mpi --weights replicated", text)
+        for arguments, names in ((("--ranks", "1"), "--ranks is 1, allowed 2..16"),
+                                 (("--ranks", "17"), "--ranks is 17, allowed 2..16"),
+                                 (("--contexts", "127"), "127"), (("--device", "tpu"), "tpu")):
+            self.check_usage("doctor", "--tune", *arguments, names=names)
+
 
 if __name__ == "__main__":
     harness.main()
