@@ -1,4 +1,5 @@
 /* ropewalk-worker: one rank of a group.  Boot, step loop, exit code. */
+#include "base/clock.h"
 #include "base/log.h"
 #include "kernels/cpu/cpu_library.h"
 #include "proto/rpc.h"
@@ -16,6 +17,7 @@
 
 #define EXIT_USAGE       2
 #define FAREWELL_SECONDS 3
+#define SPEAK_MS         100 /* ranks notice a lost one within some ms of each other */
 
 static volatile sig_atomic_t stop_wanted;
 
@@ -59,8 +61,9 @@ static void give_up(int signal_number)
     _exit(EXIT_FAILURE);
 }
 
-/* The job cannot go on.  Neither MPI nor a stuck stream may hold us: mpirun ends the other ranks.  What the GPU still
- * runs is told to stop, which may hang too, so only for so long. */
+/* The job cannot go on.  Neither MPI nor a stuck stream may hold us: mpirun ends the other ranks, but not before those that
+ * notice the same fault a little later have said what they know.  What the GPU still runs is told to stop, which may hang
+ * too, so only for so long. */
 static _Noreturn void leave(rank *r, base_status st)
 {
     static atomic_flag leaving = ATOMIC_FLAG_INIT;
@@ -74,6 +77,7 @@ static _Noreturn void leave(rank *r, base_status st)
         const struct sigaction action = {.sa_handler = give_up};
         (void)sigaction(SIGALRM, &action, NULL);
         (void)setitimer(ITIMER_REAL, &limit, NULL);
+        base_sleep_us(SPEAK_MS * 1000L);
         comm_abort(r->m.tensors);
     }
     _exit(EXIT_FAILURE);

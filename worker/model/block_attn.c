@@ -288,7 +288,8 @@ static base_status attend_all(const block_step *b, const block_layer *layer)
     const bool split = model_is_split(b->split);
     const bool shared = model_rows_are_shared(&b->rows);
     const int64_t o_size = (int64_t)b->step->n_tokens * c->n_heads * c->head_dim;
-    const int64_t rank_stride = o_size + (int64_t)b->step->n_tokens * c->n_heads;
+    const int64_t n_partials = o_size + (int64_t)b->step->n_tokens * c->n_heads;
+    const int64_t rank_stride = (n_partials + SCRATCH_ALIGN - 1) / SCRATCH_ALIGN * SCRATCH_ALIGN;
     float *const mine = s->partials + (split || shared ? 0 : comm_rank(b->ranks) * rank_stride);
     base_status st = BASE_OK;
 

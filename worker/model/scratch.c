@@ -47,7 +47,8 @@ static bool plan_make(const model_config *c, const scratch_limits *l, plan *p)
     const struct {
         size_t rows;
         size_t cols;
-        size_t beyond; /* elements that a sum over ranks writes behind it */
+        size_t
+            beyond; /* elements: those that a sum over ranks writes behind it, or between ranks' */
     } shapes[N_BUFFERS] = {
         {max_size(own, shared ? samples : 0), width, n_ranks},
         {t, n_heads * d, 0},
@@ -60,7 +61,7 @@ static bool plan_make(const model_config *c, const scratch_limits *l, plan *p)
         {1, d / 2, 0},
         {t, d, 0},
         {own, width, n_ranks},
-        {split ? t : max_size(t_short * n_ranks, t), n_heads * (d + 1), 0},
+        {split ? t : max_size(t_short * n_ranks, t), n_heads * (d + 1), SCRATCH_ALIGN * n_ranks},
         {split || shared ? t : 0, n_heads * (d + 1), 0},
         {split ? t * n_ranks : 0, own_heads * (d + 1), 0},
         {split ? samples * n_ranks : 0, (size_t)l->split->vocab_longest, 0},

@@ -19,6 +19,7 @@ typedef struct scratch_limits {
         *split; /* of the weights; Hs heads, Fs rows of the MLP, up to Vs ids a rank */
 } scratch_limits;
 
+#define SCRATCH_ALIGN      4 /* elements: ranks' partials begin at multiples, since ops store vectors */
 #define SCRATCH_MAX_TOKENS (1 << 20) /* with the limits of model_config, counts fit int32_t */
 
 /* f32; T is the step's number of tokens and Tr that of this rank's rows (rows.h), so the buffers are dense for any step.
@@ -39,7 +40,8 @@ typedef struct scratch {
     float *turns;    /* [T, D/2, 2]      of the step's positions */
     float *x;        /* [Tr, C]          residual */
     float *
-        partials; /* [N or 1][T * H * (D + 1)]  o [T, H, D], then lse [T, H] of each rank, or of this one */
+        partials; /* [N or 1][T * H * (D + 1)]  o [T, H, D], then lse [T, H] of each rank, from a multiple of
+                     SCRATCH_ALIGN on, or of this one */
     float *
         dealt; /* [T * H * (D + 1)]          split, long: this rank's partials by their owners (op_deal.h) */
     float *received; /* [N][T * Hs * (D + 1)]      split: all ranks' of this rank's heads */
