@@ -2,7 +2,8 @@
  *
  * All ranks issue the same calls in the same order with the same sizes.  There are two kinds:
  *   over the host's memory ("self", "mpi"): plans, and the tensors of CPU ranks.  A call has done its work when it
- *     returns.  It has a deadline and waits without spinning a core away: non-blocking calls, polled with back-off
+ *     returns, but for the root of a short broadcast.  It has a deadline and waits without spinning a core away: non-blocking
+ *     calls, polled with back-off
  *   on a kern_ctx ("nccl-ag", comm_nccl.h): tensors between GPUs.  A call is an op of that context: it is given memory of
  *     the context, runs in the order of ops, is recorded and replayed with them (kernels/replay.h), and has done
  *     its work when they have.  The deadline is of the call alone: whoever waits for ops watches them (comm_look)
@@ -46,7 +47,8 @@ BASE_MUST_CHECK base_status comm_look(comm *c);
 /* Calls under way, the device's too, are given up; nothing but _exit may follow.  Any thread.  It may not return. */
 void comm_abort(comm *c);
 
-/* buf of root reaches every rank.
+/* buf of root reaches every rank.  Over the host's memory the root may return before up to 4096 bytes have reached the others,
+ * which a later call then reports.
  * Errors: BAD_INPUT (root, n_bytes above INT_MAX, timeout_ms < 1, memory that is not the context's: no collective was
  * begun), PEER_LOST (timeout_ms passed, or the transport failed). */
 BASE_MUST_CHECK base_status comm_broadcast(comm *c, void *buf, size_t n_bytes, int32_t root,

@@ -11,6 +11,7 @@
 #include <math.h>
 #include <mpi.h>
 #include <stdbool.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <unistd.h>
 
@@ -271,6 +272,39 @@ static void merge_of_own_heads_is_that_of_all(void **state)
     free(all);
 }
 
+/* Others take part when they have seen a file that the root makes behind its call: it would wait for them in vain. */
+static void a_root_does_not_wait_until_a_short_broadcast_is_taken(void **state)
+{
+    (void)state;
+    char path[64];
+    uint8_t first[4000];
+    uint8_t second[4000];
+    const bool is_root = comm_rank(the_comm) == 0;
+    (void)snprintf(path, sizeof path, "/tmp/ropewalk-comm-%d", (int)getppid()); /* mpirun */
+    memset(first, 0, sizeof first);
+    if (is_root) {
+        fill(first, sizeof first, 0);
+        CHECK_STATUS(comm_broadcast(the_comm, first, sizeof first, 0, TIMEOUT_MS), BASE_OK);
+        FILE *f = fopen(path, "w");
+        assert_non_null(f);
+        (void)fclose(f);
+        memset(first, 0, sizeof first); /* which is the root's again */
+    } else {
+        for (int64_t i = 0; i < TIMEOUT_MS && access(path, F_OK) != 0; i++) {
+            base_sleep_us(1000);
+        }
+        CHECK_STATUS(comm_broadcast(the_comm, first, sizeof first, 0, TIMEOUT_MS), BASE_OK);
+        check(first, sizeof first, 0);
+    }
+    fill(second, sizeof second, 0);
+    CHECK_STATUS(comm_broadcast(the_comm, second, sizeof second, 0, TIMEOUT_MS), BASE_OK);
+    check(second, sizeof second, 0);
+    CHECK_STATUS(comm_all_gather(the_comm, first, second, 1, TIMEOUT_MS), BASE_OK);
+    if (is_root) {
+        (void)unlink(path);
+    }
+}
+
 /* The last rank sleeps past everybody's deadline. */
 static void a_silent_rank_is_reported_in_time_and_for_good(void **state)
 {
@@ -297,6 +331,7 @@ int main(int argc, char **argv)
     const struct CMUnitTest exact[] = {
         cmocka_unit_test(ranks_know_who_they_are),
         cmocka_unit_test(broadcast_reaches_every_rank_from_every_root),
+        cmocka_unit_test(a_root_does_not_wait_until_a_short_broadcast_is_taken),
         cmocka_unit_test(all_gather_collects_every_rank_in_place_too),
         cmocka_unit_test(merge_is_the_op_on_the_partials_of_all_ranks),
         cmocka_unit_test(all_to_all_brings_every_rank_its_part),

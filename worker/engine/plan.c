@@ -5,8 +5,8 @@
 #include <string.h>
 
 /* What travels first: the head and as much of the body as fits, so that most steps are one broadcast.  A longer body (prompt
- * ids) follows in a second one.  Open MPI sends up to 4096 bytes, its header included, without waiting for who receives
- * them: rank 0 goes on into the step when a rank hangs, where an exchange can tell which. */
+ * ids) follows in a second one.  Rank 0 does not wait until so little has come (comm.h): it goes on into the step when a rank
+ * hangs, where an exchange can tell which. */
 #define FIRST_BYTES ((size_t)4000)
 
 typedef struct plan_head {
