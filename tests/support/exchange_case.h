@@ -95,12 +95,18 @@ static inline kern_merge_args args_of(const exchange_case *w, const call *c, con
     return a;
 }
 
-/* Whole groups of a KV head's, as even as they go, where there are enough: 3 ranks of 4 groups have 1, 1 and 2. */
+/* As ranks that share weights have them (worker/model/split.h): whole groups of a KV head's, as even as they go; with more
+ * ranks than KV heads the ranks of one share its heads.  3 ranks of 4 groups have 1, 1 and 2; 4 ranks of 3 have 2, 2, 4 and
+ * 4 heads. */
 static inline void share_heads(const plan *p, int32_t *begins)
 {
-    const int32_t unit = p->n_heads / GROUP >= p->n_ranks ? GROUP : 1;
-    for (int32_t r = 0; r <= p->n_ranks; r++) {
-        begins[r] = p->n_heads / unit * r / p->n_ranks * unit;
+    const int32_t n = p->n_ranks;
+    const int32_t n_kv = p->n_heads / GROUP;
+    for (int32_t r = 0; r <= n; r++) {
+        const int32_t kv = r * n_kv / n;
+        const int32_t first = (kv * n + n_kv - 1) / n_kv;
+        const int32_t end = ((kv + 1) * n + n_kv - 1) / n_kv;
+        begins[r] = kv * GROUP + (n > n_kv && r < n ? GROUP * (r - first) / (end - first) : 0);
     }
 }
 
