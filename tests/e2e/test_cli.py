@@ -14,8 +14,9 @@ from harness import BIN, MODEL
 GOLDEN = json.loads(harness.read("models/demo/golden.json"))["prompts"]
 
 
-def run(*arguments, stdin=None, timeout=100):
-    return subprocess.run([f"{BIN}/ropewalk", *arguments], input=stdin, capture_output=True, timeout=timeout)
+def run(*arguments, stdin=None, timeout=100, environment=None):
+    return subprocess.run([f"{BIN}/ropewalk", *arguments], input=stdin, capture_output=True, timeout=timeout,
+                          env={**os.environ, **(environment or {})})
 
 
 class CommandLine(unittest.TestCase):
@@ -205,7 +206,8 @@ class CommandLine(unittest.TestCase):
         self.assertTrue(next(c for c in report["checks"] if c["check"] == "mpirun")["ok"], report)
 
     def test_doctor_tunes_by_what_it_times(self):
-        done = run("doctor", "--tune", "--ranks", "2", "--model", MODEL, "--contexts", "1K,8M", "--device", "cpu")
+        done = run("doctor", "--tune", "--ranks", "2", "--model", MODEL, "--contexts", "1K,8M", "--device", "cpu",
+                   environment=harness.MPI_ENVIRONMENT)
         self.assertEqual(done.returncode, 0, done.stderr)
         text = done.stdout.decode()
         rows = {tuple(line.split()[:2]): line.split()[2:] for line in text.splitlines()[2:4]}
@@ -218,7 +220,8 @@ class CommandLine(unittest.TestCase):
         self.assertIn(f"use: --merge {fastest[0]} --weights {fastest[1]} (1 of 2", text.splitlines()[-1])
 
         # Seven ranks have no head each: the table says so, and the rest is timed.
-        done = run("doctor", "--tune", "--ranks", "7", "--model", "random:tiny", "--contexts", "128", "--device", "cpu")
+        done = run("doctor", "--tune", "--ranks", "7", "--model", "random:tiny", "--contexts", "128", "--device", "cpu",
+                   environment=harness.MPI_ENVIRONMENT)
         self.assertEqual(done.returncode, 0, done.stderr)
         text = done.stdout.decode()
         self.assertIn("num_attention_heads is 4", text)
