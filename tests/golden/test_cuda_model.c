@@ -2,8 +2,8 @@
  * greedy tokens.  Skips, saying so, where there is no GPU. */
 #include "base/json.h"
 #include "kernels/device.h"
+#include "tests/support/logits_distance.h"
 #include "tests/support/test.h"
-#include "worker/eval/logits.h"
 #include "worker/eval/run.h"
 
 #include <math.h>
@@ -76,40 +76,6 @@ static float *logits_on(kern_ctx *ctx)
     return logits;
 }
 
-/* |got - want| / |want|; NaN counts as infinite. */
-static double distance(const float *got, const float *want)
-{
-    double off = 0.0;
-    double size = 0.0;
-    for (int32_t i = 0; i < V; i++) {
-        off += ((double)got[i] - (double)want[i]) * ((double)got[i] - (double)want[i]);
-        size += (double)want[i] * (double)want[i];
-    }
-    const double d = sqrt(off / size);
-    return d >= 0.0 ? d : (double)INFINITY;
-}
-
-/* The difference of the two best logits. */
-static double margin(const float *logits)
-{
-    const int32_t best = eval_logits_best(logits, V);
-    double second = -HUGE_VAL;
-    for (int32_t i = 0; i < V; i++) {
-        second = i != best && (double)logits[i] > second ? (double)logits[i] : second;
-    }
-    return (double)logits[best] - second;
-}
-
-/* The largest difference of two logits, in units of which a margin must be to decide a token. */
-static double worst_of(const float *a, const float *b)
-{
-    double worst = 0.0;
-    for (int32_t i = 0; i < V; i++) {
-        worst = fmax(worst, fabs((double)a[i] - (double)b[i]));
-    }
-    return worst;
-}
-
 /* The text in chunks, then token by token across block ends: the last row of every step is compared, and the
  * token it picks where the margin on both sides is above the difference. */
 static void check_policy(const char *policy, double tolerance)
@@ -128,12 +94,13 @@ static void check_policy(const char *policy, double tolerance)
         const int32_t n_tokens = left >= CHUNK ? CHUNK : left > 0 ? left : 1;
         CHECK_STATUS(eval_run_feed(on_cpu, text + at, n_tokens, n_tokens, want), BASE_OK);
         CHECK_STATUS(eval_run_feed(on_gpu, text + at, n_tokens, n_tokens, got), BASE_OK);
-        const double off = distance(got, want);
+        const double off = logits_distance(got, want, V);
         if (!(off <= tolerance)) {
             fail_msg("%s: after %d tokens logits are %.4f off, allowed %.4f", policy, at + n_tokens,
                      off, tolerance);
         }
-        if (fmin(margin(want), margin(got)) > 2.0 * worst_of(want, got)) {
+        if (fmin(logits_margin(want, V), logits_margin(got, V)) >
+            2.0 * logits_worst(want, got, V)) {
             assert_int_equal(eval_logits_best(want, V), eval_logits_best(got, V));
             n_decided++;
         }
@@ -232,10 +199,10 @@ static void a_mixed_step_gives_what_each_sequence_gives_alone(void **state)
 
     CHECK_STATUS(eval_run_feed(alone, text, TAIL, TAIL, NULL), BASE_OK);
     CHECK_STATUS(eval_run_feed(alone, text + TAIL, 1, 1, want), BASE_OK);
-    assert_true(distance(got, want) <= CODES_TOLERANCE);
+    assert_true(logits_distance(got, want, V) <= CODES_TOLERANCE);
     eval_run_clear(alone);
     CHECK_STATUS(eval_run_feed(alone, text + 300, ALONE, ALONE, want), BASE_OK);
-    assert_true(distance(got + V, want) <= CODES_TOLERANCE);
+    assert_true(logits_distance(got + V, want, V) <= CODES_TOLERANCE);
 
     kern_mirror(gpu)->put(kern_mirror(gpu)->ctx, want);
     kern_mirror(gpu)->put(kern_mirror(gpu)->ctx, got);

@@ -5,15 +5,8 @@
  *   cuda   on GPUs, which ranks share where there are fewer; skips where there is none
  *
  * Every rank runs each text alone too, and compares. */
-#include "base/json.h"
-#include "base/log.h"
-#include "kernels/device.h"
-#include "tests/support/failing_alloc.h"
-#include "tests/support/gpu_ranks.h"
-#include "tests/support/logits_distance.h"
-#include "tests/support/test.h"
-#include "worker/boot/boot_mpi.h"
-#include "worker/eval/run.h"
+#include "tests/support/compared_ranks.h"
+#include "tests/support/forward_alloc.h"
 #include "worker/model/rows.h"
 
 #include <stdio.h>
@@ -21,30 +14,7 @@
 
 enum { MAX_RANKS = 4, CONTEXT = 2048, MAX_VOCAB = 4096, MAX_ROWS = 2 * MAX_RANKS, SEQS = 3 };
 
-/* As test_split.c's: what a K or V that rounds the other way, or a code that turns, moves a row of logits by. */
-#define BF16_TOLERANCE  0.002
-#define CODES_TOLERANCE 0.02
-#define GPU_BF16        0.01
-#define GPU_CODES       0.04
-
-#define TINY "tests/golden/models/"
-
-static struct {
-    boot_world world;
-    comm *host;
-    comm *all; /* over ctx's memory; the host's on CPUs */
-    comm *self;
-    kern_ctx *ctx;
-    bool on_gpu;
-    int32_t text[CONTEXT];
-} the;
-
 static const model_split whole = {.n_ranks = 1};
-
-static double tolerance_of(bool codes)
-{
-    return the.on_gpu ? (codes ? GPU_CODES : GPU_BF16) : (codes ? CODES_TOLERANCE : BF16_TOLERANCE);
-}
 
 /* Tokens of the shortest step that these ranks share; of one rank, which shares none, what two have. */
 static int32_t shortest(void)
@@ -65,11 +35,7 @@ static eval_run *run_of(const model *m, comm *ranks, const char *policy_text)
                                       .max_samples = MAX_ROWS,
                                       .max_context = CONTEXT,
                                       .n_slots = SEQS};
-    kv_policy policy;
-    eval_run *run = NULL;
-    CHECK_STATUS(kv_policy_parse(policy_text, &policy), BASE_OK);
-    CHECK_STATUS(eval_run_create(m, &policy, the.ctx, ranks, &options, &base_heap, &run), BASE_OK);
-    return run;
+    return compared_run(m, ranks, policy_text, &options);
 }
 
 static pair open_pair(const model *m, const char *policy)
@@ -177,11 +143,11 @@ static const struct {
     const char *policy;
     bool codes;
 } cases[] = {
-    {"models/demo", "bf16", false},      {"models/demo", "tq:k=4,v=4", true},
-    {"models/demo", "tq:k=3,v=3", true}, {"models/demo", "kivi:k=4,v=4,g=64,w=128,s=128", true},
-    {TINY "llama", "bf16", false}, /* f16 */
-    {TINY "qwen2", "bf16", false}, /* biases */
-    {TINY "qwen3", "bf16", false}, /* norms of heads */
+    {"models/demo", "bf16", false},         {"models/demo", "tq:k=4,v=4", true},
+    {"models/demo", "tq:k=3,v=3", true},    {"models/demo", "kivi:k=4,v=4,g=64,w=128,s=128", true},
+    {COMPARED_TINY "llama", "bf16", false}, /* f16 */
+    {COMPARED_TINY "qwen2", "bf16", false}, /* biases */
+    {COMPARED_TINY "qwen3", "bf16", false}, /* norms of heads */
 };
 
 static void logits_of_a_text_are_those_of_one_rank(void **state)
@@ -190,7 +156,7 @@ static void logits_of_a_text_are_those_of_one_rank(void **state)
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         model *m = NULL;
         CHECK_STATUS(model_open(cases[i].model, &base_heap, &m), BASE_OK);
-        check_text(m, cases[i].model, cases[i].policy, tolerance_of(cases[i].codes));
+        check_text(m, cases[i].model, cases[i].policy, compared_tolerance(cases[i].codes));
         model_close(m);
     }
 }
@@ -221,7 +187,7 @@ static void sequences_decode_beside_a_prompt(void **state)
         4,
         true};
     for (int32_t i = 0; i < 2; i++) {
-        (void)check_step(&p, mixed, "a mixed step", tolerance_of(true));
+        (void)check_step(&p, mixed, "a mixed step", compared_tolerance(true));
     }
     close_pair(&p);
     model_close(m);
@@ -262,7 +228,7 @@ static void check_seen(float *got, float *want, int32_t n_rows, int32_t n_cols)
 {
     for (int32_t i = 0; i < n_rows; i++) {
         assert_true(logits_distance(got + i * n_cols, want + i * n_cols, n_cols) <=
-                    5.0 * tolerance_of(false));
+                    5.0 * compared_tolerance(false));
     }
     free(got);
     free(want);
@@ -280,7 +246,7 @@ static void whoever_watches_sees_the_rows_of_all_ranks(void **state)
     forward_set_observer(p.alone->forward, watch, &seen[0]);
     forward_set_observer(p.together->forward, watch, &seen[1]);
     const one_step s = {{{.slot = 0, .n_tokens = row + 1}}, 1, the.text, &row, 1, true};
-    (void)check_step(&p, s, "a step that is watched", tolerance_of(false));
+    (void)check_step(&p, s, "a step that is watched", compared_tolerance(false));
     assert_int_equal(seen[1].n_tokens, row + 1);
     assert_memory_equal(seen[1].positions, seen[0].positions,
                         (size_t)(row + 1) * sizeof seen[0].positions[0]);
@@ -293,47 +259,17 @@ static void whoever_watches_sees_the_rows_of_all_ranks(void **state)
 
 /* ---- forward_create ---- */
 
-static kv_format *format_of(const model *m)
-{
-    const kv_policy policy = {.kind = KV_POLICY_BF16, .k_bits = 16, .v_bits = 16};
-    const kv_shape shape = {m->config.n_layers, m->config.n_kv_heads, m->config.head_dim};
-    kv_format *format = NULL;
-    CHECK_STATUS(kv_format_create(&policy, &shape, &base_heap, &format), BASE_OK);
-    return format;
-}
-
 static void create_takes_the_bytes_it_says_and_survives_failed_allocations(void **state)
 {
     (void)state;
     model *m = NULL;
-    const int32_t n_ranks = the.world.n_ranks;
     const forward_limits limits = {5 * shortest() + 1, 3, 1000, 5};
     if (the.on_gpu) { /* its memory is not ours to count */
         skip();
     }
     CHECK_STATUS(model_open("random:tiny", &base_heap, &m), BASE_OK);
-    kv_format *format = format_of(m);
-    base_status st = BASE_NO_MEMORY;
-    for (int k = 0; st != BASE_OK; k++) {
-        failing_alloc a = {.fail_at = -1};
-        const base_alloc mem = {failing_get, failing_put, &a};
-        kern_ctx *ctx = NULL;
-        forward *f = NULL;
-        CHECK_STATUS(kern_ctx_create_cpu(1, &mem, &ctx), BASE_OK);
-        const int n_before = a.n_live;
-        a = (failing_alloc){.fail_at = k, .n_live = n_before};
-        st = forward_create(m, format, ctx, the.host, &limits, &mem, &f);
-        if (st == BASE_OK) {
-            assert_int_equal(a.n_bytes,
-                             forward_scratch_bytes(&m->config, &m->split, &limits, n_ranks));
-        } else {
-            assert_int_equal(st, BASE_NO_MEMORY);
-            assert_null(f);
-        }
-        forward_destroy(f);
-        assert_int_equal(a.n_live, n_before);
-        kern_ctx_destroy(ctx);
-    }
+    kv_format *format = compared_format(m);
+    check_forward_allocations(m, format, the.host, &limits);
     kv_format_destroy(format);
     model_close(m);
 }
@@ -354,33 +290,6 @@ static void more_ranks_need_less_for_a_long_step(void **state)
     model_close(m);
 }
 
-/* ---- set-up ---- */
-
-static int set_up(void **state)
-{
-    json_t *root = NULL;
-    (void)state;
-    CHECK_STATUS(base_json_read("tests/golden/prompts.json", (size_t)1 << 22, &root), BASE_OK);
-    const json_t *list = json_object_get(root, "text");
-    assert_true(json_array_size(list) >= CONTEXT);
-    for (size_t i = 0; i < CONTEXT; i++) {
-        the.text[i] = (int32_t)json_integer_value(json_array_get(list, i));
-    }
-    base_json_free(root);
-    return 0;
-}
-
-static base_status start_on_gpu(void)
-{
-    return gpu_ranks_open(&the.world, the.host, COMM_NCCL_AG, &the.ctx, &the.all);
-}
-
-static base_status start_on_cpu(void)
-{
-    the.all = the.host;
-    return kern_ctx_create_cpu(1, &base_heap, &the.ctx);
-}
-
 int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
@@ -390,28 +299,11 @@ int main(int argc, char **argv)
         cmocka_unit_test(create_takes_the_bytes_it_says_and_survives_failed_allocations),
         cmocka_unit_test(more_ranks_need_less_for_a_long_step),
     };
-    const boot_launch launch = {NULL, NULL, NULL};
-    the.on_gpu = argc > 1 && strcmp(argv[1], "cuda") == 0;
-    if (the.on_gpu && kern_gpu_count() == 0) {
-        printf("SKIP: no CUDA device\n");
-        return TEST_SKIPPED;
+    const int unfit = compared_start(argc > 1 ? argv[1] : "", COMM_NCCL_AG);
+    if (unfit != 0) {
+        return unfit;
     }
-    base_log_init("test", BASE_LOG_ERROR);
-    if (boot_mpi_start(&launch, &the.world) != BASE_OK ||
-        comm_mpi_create(&base_heap, &the.host) != BASE_OK ||
-        comm_self_create(&base_heap, &the.self) != BASE_OK ||
-        (the.on_gpu ? start_on_gpu() : start_on_cpu()) != BASE_OK ||
-        (the.world.rank > 0 && freopen("/dev/null", "w", stdout) == NULL)) {
-        (void)fprintf(stderr, "%s\n", base_last_error());
-        return EXIT_FAILURE;
-    }
-    const int n_failed = cmocka_run_group_tests(tests, set_up, NULL);
-    if (the.all != the.host) {
-        comm_destroy(the.all);
-    }
-    kern_ctx_destroy(the.ctx);
-    comm_destroy(the.self);
-    comm_destroy(the.host);
-    boot_mpi_end();
+    const int n_failed = cmocka_run_group_tests(tests, compared_read_text, NULL);
+    compared_end();
     return n_failed;
 }

@@ -6,16 +6,8 @@
  *   lsa    the same with the one-shot exchange
  *
  * Every rank runs the whole model too, alone, and compares.  A model that cannot be shared out to N ranks must say so. */
-#include "base/json.h"
-#include "base/log.h"
-#include "kernels/device.h"
-#include "tests/support/failing_alloc.h"
-#include "tests/support/gpu_ranks.h"
-#include "tests/support/logits_distance.h"
-#include "tests/support/test.h"
-#include "worker/boot/boot_mpi.h"
-#include "worker/eval/logits.h"
-#include "worker/eval/run.h"
+#include "tests/support/compared_ranks.h"
+#include "tests/support/forward_alloc.h"
 #include "worker/model/resident.h"
 
 #include <math.h>
@@ -23,36 +15,11 @@
 
 enum { PROMPT = 376, N_DECODE = 16, CHUNK = 192, CONTEXT = 512, MAX_VOCAB = 4096, SEQS = 3 };
 
-/* Of a row of logits, relative to its size in norm.  Sums in another order differ by 1e-7 of their terms; a K or V that
- * rounds the other way to bf16 moves a row by 1e-4, and one whose code turns by more.  A GPU rounds what prefill multiplies
- * to bf16 too, so there it is those of tests/golden/test_cuda_model.c. */
-#define BF16_TOLERANCE  0.002
-#define CODES_TOLERANCE 0.02
-#define GPU_BF16        0.01
-#define GPU_CODES       0.04
-
-#define HEAD_DIM 128 /* of the demo model's, which lsa exchanges; others go by what is behind */
-#define TINY     "tests/golden/models/"
-
-static struct {
-    boot_world world;
-    comm *host;
-    comm *all; /* over ctx's memory; the host's on CPUs */
-    comm *self;
-    kern_ctx *ctx;
-    bool on_gpu;
-    int32_t text[CONTEXT];
-} the;
-
 static eval_run *run_of(const model *m, comm *ranks, const char *policy_text)
 {
     const eval_run_options options = {
         .max_step_tokens = CHUNK, .max_samples = SEQS, .max_context = CONTEXT, .n_slots = SEQS};
-    kv_policy policy;
-    eval_run *run = NULL;
-    CHECK_STATUS(kv_policy_parse(policy_text, &policy), BASE_OK);
-    CHECK_STATUS(eval_run_create(m, &policy, the.ctx, ranks, &options, &base_heap, &run), BASE_OK);
-    return run;
+    return compared_run(m, ranks, policy_text, &options);
 }
 
 static float *logits_of(int32_t n_rows)
@@ -66,11 +33,6 @@ static float *logits_of(int32_t n_rows)
 static void end_logits(float *logits)
 {
     kern_mirror(the.ctx)->put(kern_mirror(the.ctx)->ctx, logits);
-}
-
-static double tolerance_of(bool codes)
-{
-    return the.on_gpu ? (codes ? GPU_CODES : GPU_BF16) : (codes ? CODES_TOLERANCE : BF16_TOLERANCE);
 }
 
 typedef struct pair {
@@ -140,12 +102,15 @@ static const struct {
     const char *policy;
     bool codes;
 } cases[] = {
-    {"models/demo", "bf16", false},       {"models/demo", "tq:k=4,v=4", true},
-    {"models/demo", "tq:k=3,v=3", true},  {"models/demo", "kivi:k=4,v=4,g=64,w=128,s=128", true},
-    {TINY "llama", "bf16", false},        /* two heads of one KV head, f16, tied */
-    {TINY "llama-llama3", "bf16", false}, /* not tied */
-    {TINY "mistral", "bf16", false},      {TINY "qwen2", "bf16", false}, /* biases */
-    {TINY "qwen3", "bf16", false},                                       /* norms of heads */
+    {"models/demo", "bf16", false},
+    {"models/demo", "tq:k=4,v=4", true},
+    {"models/demo", "tq:k=3,v=3", true},
+    {"models/demo", "kivi:k=4,v=4,g=64,w=128,s=128", true},
+    {COMPARED_TINY "llama", "bf16", false},        /* two heads of one KV head, f16, tied */
+    {COMPARED_TINY "llama-llama3", "bf16", false}, /* not tied */
+    {COMPARED_TINY "mistral", "bf16", false},
+    {COMPARED_TINY "qwen2", "bf16", false}, /* biases */
+    {COMPARED_TINY "qwen3", "bf16", false}, /* norms of heads */
     {"random:tiny", "bf16", false},
 };
 
@@ -155,7 +120,7 @@ static void logits_of_a_text_are_those_of_whole_weights(void **state)
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         pair p = {.whole = NULL};
         if (open_pair(cases[i].model, &p)) {
-            check_text(&p, cases[i].model, cases[i].policy, tolerance_of(cases[i].codes));
+            check_text(&p, cases[i].model, cases[i].policy, compared_tolerance(cases[i].codes));
             close_pair(&p);
         }
     }
@@ -189,7 +154,7 @@ static void rows_of_a_mixed_step_are_in_their_places(void **state)
                          BASE_OK);
         }
         for (int32_t s = 0; s < SEQS && wants; s++) {
-            assert_true(logits_distance(got + s * V, want + s * V, V) <= tolerance_of(false));
+            assert_true(logits_distance(got + s * V, want + s * V, V) <= compared_tolerance(false));
         }
         eval_run_destroy(runs[1]);
         eval_run_destroy(runs[0]);
@@ -222,15 +187,6 @@ static void a_rank_holds_its_share_alone(void **state)
 
 /* ---- forward_create ---- */
 
-static kv_format *format_of(const model *m)
-{
-    const kv_policy policy = {.kind = KV_POLICY_BF16, .k_bits = 16, .v_bits = 16};
-    const kv_shape shape = {m->config.n_layers, m->config.n_kv_heads, m->config.head_dim};
-    kv_format *format = NULL;
-    CHECK_STATUS(kv_format_create(&policy, &shape, &base_heap, &format), BASE_OK);
-    return format;
-}
-
 static void create_takes_the_bytes_it_says_and_survives_failed_allocations(void **state)
 {
     (void)state;
@@ -240,28 +196,8 @@ static void create_takes_the_bytes_it_says_and_survives_failed_allocations(void 
         skip();
     }
     assert_true(open_pair("random:tiny", &p));
-    kv_format *format = format_of(p.part);
-    base_status st = BASE_NO_MEMORY;
-    for (int k = 0; st != BASE_OK; k++) {
-        failing_alloc a = {.fail_at = -1};
-        const base_alloc mem = {failing_get, failing_put, &a};
-        kern_ctx *ctx = NULL;
-        forward *f = NULL;
-        CHECK_STATUS(kern_ctx_create_cpu(1, &mem, &ctx), BASE_OK);
-        const int n_before = a.n_live;
-        a = (failing_alloc){.fail_at = k, .n_live = n_before};
-        st = forward_create(p.part, format, ctx, the.host, &limits, &mem, &f);
-        if (st == BASE_OK) {
-            assert_int_equal(a.n_bytes, forward_scratch_bytes(&p.part->config, &p.part->split,
-                                                              &limits, the.world.n_ranks));
-        } else {
-            assert_int_equal(st, BASE_NO_MEMORY);
-            assert_null(f);
-        }
-        forward_destroy(f);
-        assert_int_equal(a.n_live, n_before);
-        kern_ctx_destroy(ctx);
-    }
+    kv_format *format = compared_format(p.part);
+    check_forward_allocations(p.part, format, the.host, &limits);
     kv_format_destroy(format);
     close_pair(&p);
 }
@@ -274,40 +210,13 @@ static void the_part_of_another_rank_is_refused(void **state)
     model *m = NULL;
     forward *f = NULL;
     CHECK_STATUS(model_open_with("random:tiny", &options, &base_heap, &m), BASE_OK);
-    kv_format *format = format_of(m);
+    kv_format *format = compared_format(m);
     CHECK_STATUS(forward_create(m, format, the.ctx, the.all, &limits, &base_heap, &f),
                  BASE_BAD_INPUT);
     CHECK_ERROR_NAMES("weights of rank");
     assert_null(f);
     kv_format_destroy(format);
     model_close(m);
-}
-
-static int set_up(void **state)
-{
-    json_t *root = NULL;
-    (void)state;
-    CHECK_STATUS(base_json_read("tests/golden/prompts.json", (size_t)1 << 22, &root), BASE_OK);
-    const json_t *list = json_object_get(root, "text");
-    assert_true(json_array_size(list) >= CONTEXT);
-    for (size_t i = 0; i < CONTEXT; i++) {
-        the.text[i] = (int32_t)json_integer_value(json_array_get(list, i));
-    }
-    base_json_free(root);
-    return 0;
-}
-
-static base_status start_on_gpu(bool with_lsa)
-{
-    const base_status st = gpu_ranks_open(&the.world, the.host, COMM_NCCL_A2A, &the.ctx, &the.all);
-    return st == BASE_OK && with_lsa ? gpu_ranks_add_lsa(the.host, the.ctx, HEAD_DIM, &the.all)
-                                     : st;
-}
-
-static base_status start_on_cpu(void)
-{
-    the.all = the.host;
-    return kern_ctx_create_cpu(1, &base_heap, &the.ctx);
 }
 
 int main(int argc, char **argv)
@@ -319,29 +228,11 @@ int main(int argc, char **argv)
         cmocka_unit_test(the_part_of_another_rank_is_refused),
         cmocka_unit_test(create_takes_the_bytes_it_says_and_survives_failed_allocations),
     };
-    const boot_launch launch = {NULL, NULL, NULL};
-    const bool with_lsa = argc > 1 && strcmp(argv[1], "lsa") == 0;
-    the.on_gpu = with_lsa || (argc > 1 && strcmp(argv[1], "cuda") == 0);
-    if (the.on_gpu && kern_gpu_count() == 0) {
-        printf("SKIP: no CUDA device\n");
-        return TEST_SKIPPED;
+    const int unfit = compared_start(argc > 1 ? argv[1] : "", COMM_NCCL_A2A);
+    if (unfit != 0) {
+        return unfit;
     }
-    base_log_init("test", BASE_LOG_ERROR);
-    if (boot_mpi_start(&launch, &the.world) != BASE_OK ||
-        comm_mpi_create(&base_heap, &the.host) != BASE_OK ||
-        comm_self_create(&base_heap, &the.self) != BASE_OK ||
-        (the.on_gpu ? start_on_gpu(with_lsa) : start_on_cpu()) != BASE_OK ||
-        (the.world.rank > 0 && freopen("/dev/null", "w", stdout) == NULL)) {
-        (void)fprintf(stderr, "%s\n", base_last_error());
-        return EXIT_FAILURE;
-    }
-    const int n_failed = cmocka_run_group_tests(tests, set_up, NULL);
-    if (the.all != the.host) {
-        comm_destroy(the.all);
-    }
-    kern_ctx_destroy(the.ctx);
-    comm_destroy(the.self);
-    comm_destroy(the.host);
-    boot_mpi_end();
+    const int n_failed = cmocka_run_group_tests(tests, compared_read_text, NULL);
+    compared_end();
     return n_failed;
 }

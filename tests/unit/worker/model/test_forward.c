@@ -1,4 +1,4 @@
-#include "tests/support/failing_alloc.h"
+#include "tests/support/forward_alloc.h"
 #include "tests/support/model_run.h"
 #include "tests/unit/worker/model/tiny_model.h"
 
@@ -354,32 +354,7 @@ static void create_takes_what_it_says_and_survives_every_failed_allocation(void 
     comm *ranks = self();
     model_run r = model_run_open(folder.path, "bf16", ranks, 8, 256);
     const forward_limits limits = {100, 3, 1000, 5};
-    for (int k = 0;; k++) {
-        failing_alloc a = {.fail_at = -1};
-        const base_alloc mem = {failing_get, failing_put, &a};
-        kern_ctx *ctx = NULL; /* its memory fails too */
-        forward *f = NULL;
-        CHECK_STATUS(kern_ctx_create_cpu(1, &mem, &ctx), BASE_OK);
-        const int n_before = a.n_live;
-        a = (failing_alloc){.fail_at = k, .n_live = n_before};
-        const base_status st = forward_create(r.m, r.format, ctx, ranks, &limits, &mem, &f);
-        const bool done = st == BASE_OK;
-        if (done) {
-            assert_true(k > 2);
-            assert_int_equal(a.n_bytes,
-                             forward_scratch_bytes(&r.m->config, &r.m->split, &limits, 1));
-        } else {
-            assert_int_equal(st, BASE_NO_MEMORY);
-            assert_null(f);
-        }
-        forward_destroy(f);
-        assert_int_equal(a.n_live, n_before);
-        kern_ctx_destroy(ctx);
-        assert_int_equal(a.n_live, 0);
-        if (done) {
-            break;
-        }
-    }
+    check_forward_allocations(r.m, r.format, ranks, &limits);
     assert_true(forward_scratch_bytes(&r.m->config, &r.m->split, &limits, 4) >
                 forward_scratch_bytes(&r.m->config, &r.m->split, &limits, 1));
     model_run_close(&r);
