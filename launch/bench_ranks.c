@@ -52,23 +52,9 @@ static void add_number(line *l, const char *option, int64_t value)
     add_pair(l, option, text);
 }
 
-/* What the first rank that failed said, in the log; empty: nothing. */
-static void read_reason(const line *l, char *text_out, size_t n_bytes)
+static const char *log_of(const line *l)
 {
-    char text[512];
-    FILE *log = l->log_path[0] != '\0' ? fopen(l->log_path, "r") : NULL;
-    text_out[0] = '\0';
-    while (log != NULL && text_out[0] == '\0' && fgets(text, sizeof text, log) != NULL) {
-        static const char mark[] = " error bench scale: ";
-        const char *said = strstr(text, mark);
-        if (said != NULL) {
-            text[strcspn(text, "\n")] = '\0';
-            (void)snprintf(text_out, n_bytes, "%s", said + strlen(mark));
-        }
-    }
-    if (log != NULL) {
-        (void)fclose(log);
-    }
+    return l->log_path[0] != '\0' ? l->log_path : NULL;
 }
 
 /* Runs mpirun, which ends when its ranks have. */
@@ -85,7 +71,7 @@ static base_status run_ranks(line *l)
                          MAX_ARGS, MAX_TEXT);
     }
     local_group_set_environment();
-    BASE_TRY(st, out, process_start(l->argv, l->log_path[0] != '\0' ? l->log_path : NULL, &pid));
+    BASE_TRY(st, out, process_start(l->argv, log_of(l), &pid));
     while (process_alive(pid, &exit_status)) {
         if (l->limit_ms > 0 && base_now_us() - begin > l->limit_ms * 1000) {
             process_end(pid, GRACE_MS);
@@ -94,7 +80,7 @@ static base_status run_ranks(line *l)
         base_sleep_us(POLL_US);
     }
     if (exit_status != 0) {
-        read_reason(l, reason, sizeof reason);
+        process_said(log_of(l), 0, " error bench scale: ", reason, sizeof reason);
         st = reason[0] != '\0'
                  ? BASE_FAIL(BASE_UNAVAILABLE, "%s", reason)
                  : BASE_FAIL(BASE_UNAVAILABLE, "the ranks ended with status %d", exit_status);
@@ -122,12 +108,8 @@ static base_status report_of(line *l, json_t **json_out)
     base_status st = BASE_OK;
     char file[] = "/tmp/ropewalk-bench-XXXXXX";
     json_error_t error;
-    const int fd = mkstemp(file);
 
-    if (fd < 0) {
-        return BASE_FAIL(BASE_IO, "cannot make a file like %s", file);
-    }
-    (void)close(fd);
+    BASE_TRY(st, out, process_make_file(file));
     add_pair(l, "--out", file);
     BASE_TRY(st, out, run_ranks(l));
     *json_out = json_load_file(file, 0, &error);
@@ -158,18 +140,6 @@ out:
     return st;
 }
 
-/* Where ranks may fail, and people read why in a table. */
-static base_status keep_log(line *l)
-{
-    (void)snprintf(l->log_path, sizeof l->log_path, "/tmp/ropewalk-log-XXXXXX");
-    const int fd = mkstemp(l->log_path);
-    if (fd < 0) {
-        return BASE_FAIL(BASE_IO, "cannot make a file like %s", l->log_path);
-    }
-    (void)close(fd);
-    return BASE_OK;
-}
-
 base_status bench_scale(const bench_options *o, const base_alloc *mem, json_t **json_out)
 {
     base_status st = BASE_OK;
@@ -179,8 +149,9 @@ base_status bench_scale(const bench_options *o, const base_alloc *mem, json_t **
         return BASE_FAIL(BASE_NO_MEMORY, "command line of the ranks");
     }
     l->limit_ms = o->limit_ms;
-    if (o->limit_ms > 0) {
-        BASE_TRY(st, out, keep_log(l));
+    if (o->limit_ms > 0) { /* ranks may fail, and people read why in a table */
+        (void)snprintf(l->log_path, sizeof l->log_path, "/tmp/ropewalk-log-XXXXXX");
+        BASE_TRY(st, out, process_make_file(l->log_path));
     }
     BASE_TRY(st, out, begin_line(l, "ropewalk-bench-scale", o->n_ranks));
     add_pair(l, "--model", o->model);
@@ -200,7 +171,7 @@ base_status bench_scale(const bench_options *o, const base_alloc *mem, json_t **
     }
     st = report_of(l, json_out);
 out:
-    if (l->log_path[0] != '\0') {
+    if (log_of(l) != NULL) {
         (void)unlink(l->log_path);
     }
     mem->put(mem->ctx, l);

@@ -98,12 +98,7 @@ static base_status start_coordinator(local_group *g, const local_group_options *
     arguments a = {.n = 0};
 
     BASE_TRY(st, out, process_sibling("ropewalk-coordinator", program));
-    const int fd = mkstemp(g->port_file);
-    if (fd < 0) {
-        st = BASE_FAIL(BASE_IO, "cannot make a file like %s", g->port_file);
-        goto out;
-    }
-    (void)close(fd);
+    BASE_TRY(st, out, process_make_file(g->port_file));
     add(&a, program);
     add_option(&a, "--listen", o->listen);
     add_option(&a, "--attach", "127.0.0.1:0");
@@ -225,35 +220,14 @@ const char *local_group_target(const local_group *group)
     return group->target;
 }
 
-/* The first error line of a worker in the log, from who said it on: the others follow when one leaves.  Empty: none,
- * or there is no log, and people have read it on stderr. */
-static void read_reason(const local_group *g, char reason_out[MAX_REASON_BYTES])
-{
-    char line[1024];
-    FILE *log = g->log_path != NULL ? fopen(g->log_path, "r") : NULL;
-    reason_out[0] = '\0';
-    if (log != NULL && fseek(log, g->log_begin, SEEK_SET) == 0) {
-        while (reason_out[0] == '\0' && fgets(line, sizeof line, log) != NULL) {
-            const char *worker = strstr(line, " error worker");
-            if (worker != NULL) {
-                line[strcspn(line, "\n")] = '\0';
-                (void)snprintf(reason_out, MAX_REASON_BYTES, ": %s", worker + strlen(" error "));
-            }
-        }
-    }
-    if (log != NULL) {
-        (void)fclose(log);
-    }
-}
-
 base_status local_group_check(const local_group *group)
 {
     int exit_status = 0;
     if (!process_alive(group->mpirun, &exit_status)) {
-        char reason[MAX_REASON_BYTES];
-        read_reason(group, reason);
-        return BASE_FAIL(BASE_UNAVAILABLE, "the mpirun group ended with status %d%s", exit_status,
-                         reason);
+        char said[MAX_REASON_BYTES]; /* first: the others follow when one leaves */
+        process_said(group->log_path, group->log_begin, " error worker", said, sizeof said);
+        return BASE_FAIL(BASE_UNAVAILABLE, "the mpirun group ended with status %d%s%s", exit_status,
+                         said[0] != '\0' ? ": worker" : "", said);
     }
     if (!process_alive(group->coordinator, &exit_status)) {
         return BASE_FAIL(BASE_UNAVAILABLE, "ropewalk-coordinator ended with status %d",

@@ -6,6 +6,7 @@
 #include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
 #include <sys/wait.h>
@@ -96,6 +97,35 @@ out:
         (void)close(log_fd);
     }
     return st;
+}
+
+base_status process_make_file(char *path)
+{
+    const int fd = mkstemp(path);
+    if (fd < 0) {
+        return BASE_FAIL(BASE_IO, "cannot make a file like %s", path);
+    }
+    (void)close(fd);
+    return BASE_OK;
+}
+
+void process_said(const char *path, long begin, const char *mark, char *text_out, size_t n_bytes)
+{
+    char line[1024];
+    FILE *log = path != NULL ? fopen(path, "r") : NULL;
+    text_out[0] = '\0';
+    if (log != NULL && fseek(log, begin, SEEK_SET) == 0) {
+        while (text_out[0] == '\0' && fgets(line, sizeof line, log) != NULL) {
+            const char *said = strstr(line, mark);
+            if (said != NULL) {
+                line[strcspn(line, "\n")] = '\0';
+                (void)snprintf(text_out, n_bytes, "%s", said + strlen(mark));
+            }
+        }
+    }
+    if (log != NULL) {
+        (void)fclose(log);
+    }
 }
 
 bool process_alive(pid_t pid, int *exit_out)

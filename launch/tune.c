@@ -1,8 +1,6 @@
 #include "launch/tune.h"
 
 #include <stdio.h>
-#include <string.h>
-#include <unistd.h>
 
 typedef struct best {
     const char *merge, *weights;
