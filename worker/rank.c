@@ -77,8 +77,7 @@ base_status rank_make(rank *r, const boot_world *world, const worker_options *op
                                 .merge = options->merge,
                                 .weights = options->weights,
                                 .share_gpu = options->share_gpu};
-    const member_lines lines = {.merge = options->merge,
-                                .n_threads = options->n_threads,
+    const member_lines lines = {.n_threads = options->n_threads,
                                 .max_rows = COMM_LSA_MAX_ROWS,
                                 .max_words = PLAN_MAX_SEQS,
                                 .limit_ms = ENGINE_STEP_MS,
@@ -90,7 +89,7 @@ base_status rank_make(rank *r, const boot_world *world, const worker_options *op
     BASE_TRY(st, out, make_format(r, options));
     const int64_t cache_bytes =
         sizes_least(options, &m->model->config, &m->model->split, r->format, world->n_ranks);
-    BASE_TRY(st, out, member_load(m, options->weights, cache_bytes, options->kv_memory_fraction));
+    BASE_TRY(st, out, member_load(m, cache_bytes, options->kv_memory_fraction));
     BASE_TRY(st, out, member_connect(m, &lines));
     BASE_TRY(st, out, choose_sizes(r, options));
     const engine_comms comms = {.plans = m->ranks, .tensors = m->tensors};

@@ -1,12 +1,10 @@
 #include "worker/bench/group.h"
 
+#include "worker/bench/program.h"
 #include "worker/boot/room.h"
 #include "worker/model/resident.h"
 
 #include <stdio.h>
-
-#define MAX_WORDS 256
-#define LIMIT_MS  20000 /* ranks may share a GPU, and then take turns */
 
 /* Before the context: it takes memory meanwhile. */
 static base_status measure_gpu(bench_group *g)
@@ -52,13 +50,12 @@ base_status bench_group_open(const bench_group_options *options, const boot_worl
     *g = (bench_group){.gpu = ""};
     BASE_TRY(st, out, member_meet(m, world, &options->wishes));
     BASE_TRY(st, out, member_read(m, options->model, no_rope));
-    BASE_TRY(st, out, member_load(m, options->wishes.weights, 0, 0.0));
+    BASE_TRY(st, out, member_load(m, 0, 0.0));
     BASE_TRY(st, out, measure_gpu(g));
-    const member_lines lines = {.merge = options->wishes.merge,
-                                .n_threads = options->n_threads,
+    const member_lines lines = {.n_threads = options->n_threads,
                                 .max_rows = options->batch * m->model->config.n_heads,
-                                .max_words = MAX_WORDS,
-                                .limit_ms = LIMIT_MS,
+                                .max_words = BENCH_MAX_WORDS,
+                                .limit_ms = BENCH_LIMIT_MS,
                                 .shared_gpu = m->seat.n_sharing > 1};
     BASE_TRY(st, out, member_connect(m, &lines));
     BASE_TRY(st, out, resident_bind(m->ctx, m->model));

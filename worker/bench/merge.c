@@ -10,8 +10,6 @@
 #define GPU_LENGTH 256
 #define CPU_LENGTH 64
 #define LARGEST    2048
-#define MAX_WORDS  256
-#define LIMIT_MS   20000 /* ranks may share a GPU, and then take turns */
 
 /* Of one rank: a decode step of 1 to 64 tokens of 32 heads, split over ranks or not; 2 KB to 1 MB. */
 static const int32_t row_counts[] = {4, 8, 16, 32, 64, 256, LARGEST};
@@ -98,8 +96,8 @@ static base_status time_way(const bench *b, const way *w)
                                    .splits = w->merges == CHAIN_MERGE_OWN,
                                    .head_dim = CHAIN_HEAD_DIM,
                                    .max_rows = LARGEST,
-                                   .max_words = MAX_WORDS,
-                                   .limit_ms = LIMIT_MS};
+                                   .max_words = BENCH_MAX_WORDS,
+                                   .limit_ms = BENCH_LIMIT_MS};
     (void)snprintf(who, sizeof who, "rank %d", b->world->rank);
     base_status st = transport_open(w->transport, &place, &base_heap, &tensors);
 

@@ -13,7 +13,7 @@ base_status member_meet(member *m, const boot_world *world, const seat_wishes *w
 {
     base_status st = BASE_OK;
 
-    *m = (member){.world = *world};
+    *m = (member){.world = *world, .wishes = *wishes};
     BASE_TRY(st, out,
              world->n_ranks == 1 ? comm_self_create(&base_heap, &m->ranks)
                                  : comm_mpi_create(&base_heap, &m->ranks));
@@ -39,7 +39,7 @@ out:
     return st;
 }
 
-static base_status choose_weights(member *m, const char *wish, int64_t cache_bytes, double fraction)
+static base_status choose_weights(member *m, int64_t cache_bytes, double fraction)
 {
     base_status st = BASE_OK;
     const model *whole = m->model;
@@ -47,7 +47,7 @@ static base_status choose_weights(member *m, const char *wish, int64_t cache_byt
     model_split split;
     char why[CHOICE_TEXT];
     char no_split[CHOICE_TEXT];
-    choice_weights_case c = {.wish = wish,
+    choice_weights_case c = {.wish = m->wishes.weights,
                              .device = m->seat.device,
                              .n_ranks = m->world.n_ranks,
                              .whole_bytes = whole->whole_bytes,
@@ -68,10 +68,10 @@ out:
     return st;
 }
 
-base_status member_load(member *m, const char *weights, int64_t cache_bytes, double fraction)
+base_status member_load(member *m, int64_t cache_bytes, double fraction)
 {
     base_status st = BASE_OK;
-    BASE_TRY(st, out, choose_weights(m, weights, cache_bytes, fraction));
+    BASE_TRY(st, out, choose_weights(m, cache_bytes, fraction));
     st = model_load(m->model, m->splits ? m->world.rank : 0, m->splits ? m->world.n_ranks : 1);
 out:
     return st;
@@ -85,7 +85,7 @@ base_status member_connect(member *m, const member_lines *lines)
     char why[CHOICE_TEXT];
 
     m->n_threads = lines->n_threads > 0 ? lines->n_threads : host_threads(m->world.n_local);
-    BASE_TRY(st, out, choice_of_merge(&m->seat, lines->merge, m->splits, &merge, why));
+    BASE_TRY(st, out, choice_of_merge(&m->seat, m->wishes.merge, m->splits, &merge, why));
     say(m, why);
     BASE_TRY(st, out,
              on_gpu ? kern_ctx_create_cuda(m->seat.gpu, &base_heap, &m->ctx)
@@ -103,7 +103,8 @@ base_status member_connect(member *m, const member_lines *lines)
                                    .max_rows = lines->max_rows,
                                    .max_words = lines->max_words,
                                    .limit_ms = lines->limit_ms,
-                                   .or_less = lines->or_less || strcmp(lines->merge, "auto") == 0};
+                                   .or_less =
+                                       lines->or_less || strcmp(m->wishes.merge, "auto") == 0};
     st = transport_open(merge, &place, &base_heap, &m->tensors);
 out:
     return st;

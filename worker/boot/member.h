@@ -16,6 +16,7 @@
 
 typedef struct member { /* zeroed: not there */
     boot_world world;
+    seat_wishes wishes;
     comm *ranks;   /* over the host's memory */
     comm *tensors; /* the same, or over the GPUs' */
     seat_plan seat;
@@ -25,7 +26,7 @@ typedef struct member { /* zeroed: not there */
     int32_t n_threads; /* of ctx, on CPUs */
 } member;
 
-/* Errors: those of seats_agree, PEER_LOST, NO_MEMORY. */
+/* wishes: their texts are borrowed.  Errors: those of seats_agree, PEER_LOST, NO_MEMORY. */
 BASE_MUST_CHECK base_status member_meet(member *m, const boot_world *world,
                                         const seat_wishes *wishes);
 
@@ -34,15 +35,12 @@ BASE_MUST_CHECK base_status member_meet(member *m, const boot_world *world,
 BASE_MUST_CHECK base_status member_read(member *m, const char *folder, base_view rope_text);
 
 /* Whether the ranks share the weights, which are then loaded; rank 0's log says why.
- *   weights      a wish (choice.h)
  *   cache_bytes  the least of cache and scratch that is of use
  *   fraction     of the free memory (room.h)
  * Errors: those of room_measure, choice_of_weights and model_load, PEER_LOST, NO_MEMORY. */
-BASE_MUST_CHECK base_status member_load(member *m, const char *weights, int64_t cache_bytes,
-                                        double fraction);
+BASE_MUST_CHECK base_status member_load(member *m, int64_t cache_bytes, double fraction);
 
 typedef struct member_lines { /* what member_connect needs beside the member */
-    const char *merge;        /* a wish (choice.h) */
     int32_t n_threads;        /* of a context on CPUs; 0: cores / ranks of this host */
     int32_t max_rows;         /* these: transport.h */
     int32_t max_words;
