@@ -20,6 +20,8 @@
 
 typedef struct comm comm;
 
+#define COMM_SHORT_BYTES 4096
+
 /* One rank alone: copies, never waits.  For tools and tests. */
 BASE_MUST_CHECK base_status comm_self_create(const base_alloc *mem, comm **comm_out);
 
@@ -47,8 +49,8 @@ BASE_MUST_CHECK base_status comm_look(comm *c);
 /* Calls under way, the device's too, are given up; nothing but _exit may follow.  Any thread.  It may not return. */
 void comm_abort(comm *c);
 
-/* buf of root reaches every rank.  Over the host's memory the root may return before up to 4096 bytes have reached the others,
- * which a later call then reports.
+/* buf of root reaches every rank.  Over the host's memory the root may return before up to COMM_SHORT_BYTES have reached the
+ * others, which a later call then reports: it goes on into the step when a rank hangs, where an exchange can tell which.
  * Errors: BAD_INPUT (root, n_bytes above INT_MAX, timeout_ms < 1, memory that is not the context's: no collective was
  * begun), PEER_LOST (timeout_ms passed, or the transport failed). */
 BASE_MUST_CHECK base_status comm_broadcast(comm *c, void *buf, size_t n_bytes, int32_t root,

@@ -15,17 +15,13 @@
 #define FIRST_NAP_US 20
 #define LAST_NAP_US  500
 
-/* A root does not wait until so little has reached the others: it goes on into the step when a rank hangs, where an exchange
- * can tell which.  MPI has it under way when the call returns.  (Its own completion says less than it may seem: Open MPI
- * counts some hundred bytes to a rank of the same host as sent when that rank has taken them.) */
-#define SHORT_BYTES   4096
-#define LAST_SHORT_MS 1000 /* of the last one, when the comm ends */
+#define LAST_SHORT_MS 1000 /* for the last short broadcast, when the comm ends */
 
 typedef struct mpi_comm {
     comm base;
     MPI_Comm handle;           /* a duplicate; MPI_COMM_NULL until it is made */
     MPI_Request short_request; /* of the last short broadcast of this root, of short_bytes */
-    char short_bytes[SHORT_BYTES];
+    char short_bytes[COMM_SHORT_BYTES];
     int *
         parts; /* [4][size] of an all-to-all under way: what is sent, and where it lies; what is received */
 } mpi_comm;
@@ -74,7 +70,9 @@ static base_status mpi_broadcast(comm *c, void *buf, size_t n_bytes, int32_t roo
     char what[32];
 
     (void)snprintf(what, sizeof what, "broadcast of rank %d", root);
-    if (root == c->rank && n_bytes <= SHORT_BYTES) {
+    /* MPI has a short one under way when the call returns.  To wait until it is done would be to wait for those who receive:
+     * Open MPI counts some hundred bytes to a rank of the same host as sent when that rank has taken them. */
+    if (root == c->rank && n_bytes <= COMM_SHORT_BYTES) {
         BASE_TRY(st, out, wait_done(&m->short_request, what, timeout_ms));
         memcpy(m->short_bytes, buf, n_bytes);
         st = mpi_to_status(

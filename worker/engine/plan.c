@@ -8,6 +8,7 @@
  * ids) follows in a second one.  Rank 0 does not wait until so little has come (comm.h): it goes on into the step when a rank
  * hangs, where an exchange can tell which. */
 #define FIRST_BYTES ((size_t)4000)
+_Static_assert(FIRST_BYTES <= COMM_SHORT_BYTES, "rank 0 does not wait");
 
 typedef struct plan_head {
     uint64_t step;
