@@ -72,7 +72,7 @@ static base_status check_seq(const kern_attn_args *a, int32_t s)
     return BASE_OK;
 }
 
-base_status kern_attn(struct kern_ctx *ctx, const kern_attn_args *args)
+base_status kern_attn_check(const kern_attn_args *args)
 {
     base_status st = BASE_OK;
 
@@ -100,11 +100,15 @@ base_status kern_attn(struct kern_ctx *ctx, const kern_attn_args *args)
     if (!tokens_are_covered(args)) {
         st = BASE_FAIL(BASE_BAD_INPUT, "attn: %d sequences do not cover %d tokens once each",
                        args->n_seqs, args->n_tokens);
-        goto out;
     }
-    st = ctx->backend->attn(ctx, args);
 out:
     return st;
+}
+
+base_status kern_attn(struct kern_ctx *ctx, const kern_attn_args *args)
+{
+    const base_status st = kern_attn_check(args);
+    return st == BASE_OK ? ctx->backend->attn(ctx, args) : st;
 }
 
 /* Rows of an open block that some query of the sequence sees. */

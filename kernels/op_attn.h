@@ -92,6 +92,9 @@ static inline int32_t kern_attn_page_from(const kern_attn_args *args, int32_t bl
 
 BASE_MUST_CHECK base_status kern_attn(struct kern_ctx *ctx, const kern_attn_args *args);
 
+/* The limits alone, for what attends in another way (comm_attend).  Errors: BAD_INPUT. */
+BASE_MUST_CHECK base_status kern_attn_check(const kern_attn_args *args);
+
 /* Bytes of pages and rows that one call reads at least once. */
 int64_t kern_attn_bytes(const kern_attn_args *args);
 

@@ -6,6 +6,8 @@
 #define KERNELS_COMM_COMM_BACKEND_H
 
 #include "kernels/comm/comm.h"
+#include "kernels/kern.h"
+#include "kernels/op_attn.h"
 #include "kernels/op_deal.h"
 #include "kernels/op_merge.h"
 
@@ -32,6 +34,11 @@ typedef struct comm_backend {
     /* The same of own heads.  NULL: the op, an all-to-all and the op. */
     bool (*can_merge_own)(const comm *c, const kern_deal_args *deal, const kern_merge_args *merge);
     base_status (*merge_own)(comm *c, const kern_deal_args *deal, const kern_merge_args *merge);
+    /* Of comm_attend, with deal NULL, and of comm_attend_own.  NULL: the op, and what merges. */
+    bool (*can_attend)(const comm *c, const kern_ctx *ctx, const kern_attn_args *attn,
+                       const kern_deal_args *deal, const kern_merge_args *merge);
+    base_status (*attend)(comm *c, const kern_attn_args *attn, const kern_deal_args *deal,
+                          const kern_merge_args *merge);
 } comm_backend;
 
 struct comm { /* first member of a transport's own struct */

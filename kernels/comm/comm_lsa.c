@@ -2,6 +2,7 @@
 
 #include "kernels/comm/comm_backend.h"
 #include "kernels/cuda/cuda_share.h"
+#include "kernels/cuda/exchange_attend.h"
 #include "kernels/cuda/exchange_peers.h"
 
 #define WORD ((size_t)4)
@@ -151,6 +152,30 @@ out:
     return st;
 }
 
+static bool lsa_can_attend(const comm *c, const kern_ctx *ctx, const kern_attn_args *attn,
+                           const kern_deal_args *deal, const kern_merge_args *merge)
+{
+    const cuda_exchange_shape *shape = &port_of(c)->shape;
+    return ctx == ((const lsa_comm *)c)->ctx && merge->head_dim == shape->head_dim &&
+           cuda_share_decodes(attn) && cuda_exchange_can_attend(shape, attn, deal);
+}
+
+static base_status lsa_attend(comm *c, const kern_attn_args *attn, const kern_deal_args *deal,
+                              const kern_merge_args *merge)
+{
+    base_status st = BASE_OK;
+    const lsa_comm *l = (const lsa_comm *)c;
+    kern_merge_args m = *merge;
+    kern_cuda_attn_work work;
+    kern_attn_args a;
+
+    BASE_TRY(st, out, find_outputs(l, &m));
+    BASE_TRY(st, out, cuda_share_attn(l->ctx, attn, &a, &work));
+    st = cuda_exchange_attend(l->stream, port_of(c), &work, &a, deal, &m);
+out:
+    return st;
+}
+
 static const base_alloc *lsa_memory(comm *c)
 {
     return comm_memory(((lsa_comm *)c)->tensors);
@@ -202,6 +227,8 @@ static const comm_backend lsa_backend = {
     .merge = lsa_merge,
     .can_merge_own = lsa_can_merge_own,
     .merge_own = lsa_merge_own,
+    .can_attend = lsa_can_attend,
+    .attend = lsa_attend,
 };
 
 base_status comm_lsa_create(const comm_lsa_options *options, const base_alloc *mem, comm **comm_out)

@@ -34,3 +34,50 @@ base_status comm_merge_own(comm *c, kern_ctx *ctx, const kern_deal_args *deal,
 out:
     return st;
 }
+
+/* Both at once, if the comm can; *done_out: it has. */
+static base_status attend_at_once(comm *c, kern_ctx *ctx, const kern_attn_args *attn,
+                                  const kern_deal_args *deal, const kern_merge_args *merge,
+                                  bool *done_out)
+{
+    base_status st = BASE_OK;
+
+    *done_out = c->backend->attend != NULL && c->backend->can_attend(c, ctx, attn, deal, merge);
+    if (*done_out) {
+        BASE_TRY(st, out, kern_attn_check(attn));
+        st = c->backend->attend(c, attn, deal, merge);
+    }
+out:
+    return st;
+}
+
+base_status comm_attend(comm *c, kern_ctx *ctx, const kern_attn_args *attn,
+                        const kern_merge_args *merge, int64_t timeout_ms)
+{
+    base_status st = BASE_OK;
+    bool done = false;
+
+    BASE_TRY(st, out, attend_at_once(c, ctx, attn, NULL, merge, &done));
+    if (!done) {
+        BASE_TRY(st, out, kern_attn(ctx, attn));
+        st = comm_merge(c, ctx, merge, timeout_ms);
+    }
+out:
+    return st;
+}
+
+base_status comm_attend_own(comm *c, kern_ctx *ctx, const kern_attn_args *attn,
+                            const kern_deal_args *deal, const kern_merge_args *merge,
+                            int64_t timeout_ms)
+{
+    base_status st = BASE_OK;
+    bool done = false;
+
+    BASE_TRY(st, out, attend_at_once(c, ctx, attn, deal, merge, &done));
+    if (!done) {
+        BASE_TRY(st, out, kern_attn(ctx, attn));
+        st = comm_merge_own(c, ctx, deal, merge, timeout_ms);
+    }
+out:
+    return st;
+}

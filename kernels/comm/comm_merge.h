@@ -4,6 +4,7 @@
 
 #include "kernels/comm/comm.h"
 #include "kernels/kern.h"
+#include "kernels/op_attn.h"
 
 #define COMM_MERGE_NAMES "mpi, nccl-ag, nccl-ar, nccl-a2a, lsa"
 
@@ -19,5 +20,15 @@ BASE_MUST_CHECK base_status comm_merge(comm *c, kern_ctx *ctx, const kern_merge_
  * Errors: those of kern_deal, comm_all_to_all and kern_merge. */
 BASE_MUST_CHECK base_status comm_merge_own(comm *c, kern_ctx *ctx, const kern_deal_args *deal,
                                            const kern_merge_args *merge, int64_t timeout_ms);
+
+/* kern_attn with its o and lse as this rank's partials, then comm_merge or comm_merge_own of them; "lsa" exchanges and merges
+ * where attention's parts are added up, if sequences have few queries each (op_attn.h), and need not write the partials then.
+ * The bits are the same.
+ * Errors: those of kern_attn, and of comm_merge or comm_merge_own. */
+BASE_MUST_CHECK base_status comm_attend(comm *c, kern_ctx *ctx, const kern_attn_args *attn,
+                                        const kern_merge_args *merge, int64_t timeout_ms);
+BASE_MUST_CHECK base_status comm_attend_own(comm *c, kern_ctx *ctx, const kern_attn_args *attn,
+                                            const kern_deal_args *deal,
+                                            const kern_merge_args *merge, int64_t timeout_ms);
 
 #endif /* KERNELS_COMM_COMM_MERGE_H */

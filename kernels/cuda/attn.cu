@@ -42,28 +42,36 @@ extern "C" int64_t kern_cuda_attn_workspace_bytes(void)
     return kParts * (kMaxDim * (int64_t)sizeof(float) + (int64_t)sizeof(float2));
 }
 
-extern "C" base_status kern_cuda_attn(void *stream, const kern_cuda_attn_work *work,
-                                      const kern_attn_args *args)
+base_status attn_run_parts(void *stream, const kern_cuda_attn_work &work,
+                           const kern_attn_args &args, attn_job *job_out, bool *few_out)
 {
-    const kern_cuda_formats *f = work->formats;
+    const kern_cuda_formats *f = work.formats;
     attn_job job = {};
-    if (args->n_tokens == 0) {
-        return BASE_OK;
-    }
-    job.a = *args;
+    job.a = args;
     job.layer = f->layer;
-    job.part_o = static_cast<float *>(work->workspace);
+    job.part_o = static_cast<float *>(work.workspace);
     job.part_ml = reinterpret_cast<float2 *>(job.part_o + kParts * kMaxDim);
     job.n_ctas = f->n_sms < ATTN_MAX_CTAS ? f->n_sms : ATTN_MAX_CTAS;
-    job.group = args->n_heads / args->n_kv_heads;
+    job.group = args.n_heads / args.n_kv_heads;
     job.n_ctas_inverse = inverse_of(job.n_ctas);
     job.group_inverse = inverse_of(job.group);
     job.slot_bytes[0] = slot_bytes(f, 0);
     job.slot_bytes[1] = slot_bytes(f, 1);
     job.n_halves = f->n_halves;
-    job.begins_early = work->pages_are_old;
+    job.begins_early = work.pages_are_old;
+    *few_out = (int64_t)work.max_seq_tokens * job.group <= 4;
+    *job_out = job;
+    return run_pages(stream, f, job, *few_out);
+}
 
-    const bool few = (int64_t)work->max_seq_tokens * job.group <= 4;
-    const base_status st = run_pages(stream, f, job, few);
-    return st == BASE_OK ? attn_run_combine(stream, job, f->head_dim, few) : st;
+extern "C" base_status kern_cuda_attn(void *stream, const kern_cuda_attn_work *work,
+                                      const kern_attn_args *args)
+{
+    attn_job job = {};
+    bool few = false;
+    if (args->n_tokens == 0) {
+        return BASE_OK;
+    }
+    const base_status st = attn_run_parts(stream, *work, *args, &job, &few);
+    return st == BASE_OK ? attn_run_combine(stream, job, args->head_dim, few) : st;
 }

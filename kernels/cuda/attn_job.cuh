@@ -8,6 +8,7 @@
 #ifndef KERNELS_CUDA_ATTN_JOB_CUH
 #define KERNELS_CUDA_ATTN_JOB_CUH
 
+#include "kernels/cuda/cuda_pages.h"
 #include "kernels/cuda/formats.h"
 #include "kernels/op_attn.h"
 
@@ -40,7 +41,10 @@ base_status attn_run_dense(void *stream, const attn_job &job, int head_dim, bool
 base_status attn_run_table(void *stream, const attn_job &job, int head_dim, bool few);
 base_status attn_run_affine(void *stream, const attn_job &job, int head_dim, bool few,
                             const int32_t bits[2], int32_t group);
-/* The second launch, after any of them. */
+/* The right one of them, for one token and more; what it leaves is the second launch's: attn_run_combine's, or that of
+ * exchange_attend.h. */
+base_status attn_run_parts(void *stream, const kern_cuda_attn_work &work,
+                           const kern_attn_args &args, attn_job *job_out, bool *few_out);
 base_status attn_run_combine(void *stream, const attn_job &job, int head_dim, bool few);
 
 /* Of a warp: sums over V of D dims, padded so that there are no bank conflicts. */

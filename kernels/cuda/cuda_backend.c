@@ -141,6 +141,14 @@ static int32_t count_decoding(const kern_attn_args *args, kern_cuda_attn_work *w
     return n;
 }
 
+/* The launch that follows reads pages: what was written before it is old for the next. */
+static void begin_decode(cuda_state *state, kern_cuda_attn_work *work)
+{
+    work->workspace = state->decode_workspace;
+    work->pages_are_old = !state->pages_are_new;
+    state->pages_are_new = false;
+}
+
 /* The tokens from `first` on, if they are to. */
 static base_status leave_basis(const cuda_state *state, const kern_attn_args *a, int32_t first)
 {
@@ -155,14 +163,12 @@ static base_status attend(cuda_state *state, const kern_attn_args *args, const k
                           const kern_cuda_formats *formats)
 {
     base_status st = BASE_OK;
-    kern_cuda_attn_work decode = {.formats = formats,
-                                  .workspace = state->decode_workspace,
-                                  .pages_are_old = !state->pages_are_new};
+    kern_cuda_attn_work decode = {.formats = formats};
     kern_attn_args few = *a;
     few.n_seqs = count_decoding(args, &decode, &few.n_tokens);
     if (few.n_tokens > 0) {
+        begin_decode(state, &decode);
         BASE_TRY(st, out, kern_cuda_attn(state->stream, &decode, &few));
-        state->pages_are_new = false;
     }
     if (few.n_seqs < args->n_seqs) {
         cuda_prefill_work work = {.seqs = args->seqs + few.n_seqs,
@@ -176,11 +182,13 @@ out:
     return st;
 }
 
-static base_status cuda_attn(kern_ctx *ctx, const kern_attn_args *args)
+/* The op's args with device addresses. */
+static base_status find_attn(const kern_ctx *ctx, const kern_attn_args *args, kern_attn_args *a_out,
+                             const kern_cuda_formats **formats_out)
 {
     finder f = find_for(ctx, "attn");
     kern_attn_args a = *args;
-    const kern_cuda_formats *formats = find_pages(&f, a.formats, a.n_kv_heads);
+    *formats_out = find_pages(&f, a.formats, a.n_kv_heads);
     AT(formats, 1);
     AT(q, a.n_tokens);
     AT(o, a.n_tokens);
@@ -189,7 +197,16 @@ static base_status cuda_attn(kern_ctx *ctx, const kern_attn_args *args)
     AT(page_list, a.n_page_list);
     AT(opens, a.n_opens);
     AT(pages, a.n_pages_total);
-    return f.st != BASE_OK ? f.st : attend(ctx->state, args, &a, formats);
+    *a_out = a;
+    return f.st;
+}
+
+static base_status cuda_attn(kern_ctx *ctx, const kern_attn_args *args)
+{
+    const kern_cuda_formats *formats = NULL;
+    kern_attn_args a;
+    const base_status st = find_attn(ctx, args, &a, &formats);
+    return st != BASE_OK ? st : attend(ctx->state, args, &a, formats);
 }
 
 static base_status cuda_basis(kern_ctx *ctx, const kern_basis_args *args)
@@ -546,4 +563,25 @@ void cuda_share_take_back(kern_ctx *ctx, void *device)
 {
     cuda_state *state = ctx->state;
     cuda_memory_take_back(&state->memory, device);
+}
+
+bool cuda_share_decodes(const kern_attn_args *args)
+{
+    kern_cuda_attn_work work = {0};
+    int32_t n_tokens = 0;
+    return count_decoding(args, &work, &n_tokens) == args->n_seqs;
+}
+
+base_status cuda_share_attn(kern_ctx *ctx, const kern_attn_args *args, kern_attn_args *device_out,
+                            kern_cuda_attn_work *work_out)
+{
+    base_status st = BASE_OK;
+    int32_t n_tokens = 0;
+
+    *work_out = (kern_cuda_attn_work){0};
+    BASE_TRY(st, out, find_attn(ctx, args, device_out, &work_out->formats));
+    (void)count_decoding(args, work_out, &n_tokens);
+    begin_decode(ctx->state, work_out);
+out:
+    return st;
 }

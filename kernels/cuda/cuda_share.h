@@ -3,6 +3,7 @@
 #define KERNELS_CUDA_CUDA_SHARE_H
 
 #include "base/status.h"
+#include "kernels/cuda/cuda_pages.h"
 #include "kernels/kern.h"
 
 #include <cuda_runtime_api.h>
@@ -19,5 +20,13 @@ BASE_MUST_CHECK base_status cuda_share_find(const kern_ctx *ctx, const char *wha
  * were called have ended, and nothing recorded points there.  Errors: NO_MEMORY. */
 BASE_MUST_CHECK base_status cuda_share_lend(kern_ctx *ctx, void *device, size_t n_bytes);
 void cuda_share_take_back(kern_ctx *ctx, void *device);
+
+/* Whether decode attention does all of a step: sequences of few queries, their tokens in order. */
+bool cuda_share_decodes(const kern_attn_args *args);
+
+/* What kern_cuda_attn takes for args of such a step, before it is launched next.  Errors: BAD_INPUT. */
+BASE_MUST_CHECK base_status cuda_share_attn(kern_ctx *ctx, const kern_attn_args *args,
+                                            kern_attn_args *device_out,
+                                            kern_cuda_attn_work *work_out);
 
 #endif /* KERNELS_CUDA_CUDA_SHARE_H */

@@ -103,6 +103,20 @@ static void every_word_is_what_ops_make_of_all_ranks(void **state)
     }
 }
 
+static void attention_is_exchanged_as_it_is_added_up(void **state)
+{
+    (void)state;
+    static const int32_t cases[][4] = {/* ranks, head dim, heads, tokens */
+                                       {2, 128, 32, 3}, {2, 64, 32, 4}, {2, 128, 12, 4},
+                                       {3, 128, 12, 1}, {3, 64, 12, 2}, {4, 128, 8, 2},
+                                       {4, 64, 12, 1},  {8, 128, 4, 1}, {8, 64, 8, 1}};
+    for (int32_t i = 0; i < 9; i++) {
+        const plan p =
+            attend_plan_of(cases[i][0], cases[i][1], cases[i][2], i % 3 != 2, cases[i][3]);
+        run(&p);
+    }
+}
+
 static void graphs_go_on_where_the_last_replay_ended(void **state)
 {
     (void)state;
@@ -117,15 +131,17 @@ static void graphs_go_on_where_the_last_replay_ended(void **state)
 static void a_missing_rank_is_named_and_nobody_hangs(void **state)
 {
     (void)state;
-    for (int32_t i = 0; i < 6; i++) {
+    for (int32_t i = 0; i < 8; i++) {
         plan p = {.n_ranks = 3, .head_dim = 128, .n_heads = 4, .n_replays = 1};
         if (i == 0) {
             add_broadcast(&p, 2, 0);
+        } else if (i >= 6) {
+            add_merge(&p, i == 6 ? ATTEND : ATTEND_OWN, 4);
         } else if (i >= 3) {
             add_words(&p, i == 5 ? GATHER : SUM, i == 4 ? 600 * LINE : 1000);
         }
         for (int32_t c = 0; c < 8; c++) {
-            add_merge(&p, i == 1 ? MERGE_OWN : MERGE, i == 1 ? 4 : 40);
+            add_merge(&p, i == 1 ? MERGE_OWN : i >= 6 ? ATTEND : MERGE, i == 1 || i >= 6 ? 4 : 40);
         }
         const int32_t looked_at = i == 0 ? 1 : 0;
         world *w = world_open(&p);
@@ -204,6 +220,7 @@ int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_word_is_what_ops_make_of_all_ranks),
+        cmocka_unit_test(attention_is_exchanged_as_it_is_added_up),
         cmocka_unit_test(graphs_go_on_where_the_last_replay_ended),
         cmocka_unit_test(a_missing_rank_is_named_and_nobody_hangs),
         cmocka_unit_test(other_shapes_are_refused),

@@ -5,6 +5,8 @@
 #define TESTS_SUPPORT_EXCHANGE_CASE_H
 
 #include "kernels/cuda/cuda_ops.h"
+#include "kernels/cuda/exchange_attend.h"
+#include "tests/support/cuda_world.h"
 #include "tests/support/exchange_plan.h"
 #include "tests/support/page_fixture.h"
 #include "tests/support/parity_cuda.h"
@@ -21,6 +23,8 @@ typedef struct exchange_case { /* what all ranks of a plan share */
     kern_head_format *formats;
     int32_t n_kv_heads;
     void *delays;
+    cw_world *worlds
+        [MAX_RANKS]; /* of calls that attend: each rank's blocks of the same sequences; or NULL */
 } exchange_case;
 
 typedef struct rank {
@@ -32,6 +36,7 @@ typedef struct rank {
     uint32_t *words;         /* device: [n_calls][MAX_WORDS] */
     cudaGraphExec_t graph;
     parity_device device;
+    void *workspace; /* of calls that attend */
 } rank;
 
 #define OK(expr) assert_int_equal((expr), cudaSuccess)
@@ -67,11 +72,46 @@ static inline int64_t stride_of(const plan *p, const call *c)
     return ((int64_t)c->rows * (p->head_dim + 1) + 3) / 4 * 4;
 }
 
-/* The partials of a rank for call c in its place of all. */
-static inline void lay_out(const plan *p, int32_t c, int32_t r, float *all)
+/* What attention of a rank's blocks takes, for the first sequences, to partials in device memory. */
+static inline kern_attn_args attn_of(const exchange_case *w, const call *c, int32_t r, float *mine,
+                                     void *workspace, kern_cuda_attn_work *work_out)
 {
+    const cw_world *world = w->worlds[r];
+    kern_attn_args a = world->args;
+    a.n_seqs = a.n_tokens = c->rows / w->p->n_heads;
+    a.o = mine;
+    a.lse = mine + (int64_t)c->rows * w->p->head_dim;
+    *work_out = (kern_cuda_attn_work){
+        .formats = world->lent_formats, .workspace = workspace, .max_seq_tokens = 1};
+    return a;
+}
+
+/* The partials that attention of a rank makes for call c. */
+static inline void attend_alone(const exchange_case *w, int32_t c, int32_t r, float *to)
+{
+    const int64_t n = (int64_t)w->p->calls[c].rows * (w->p->head_dim + 1);
+    kern_cuda_attn_work work;
+    void *workspace = NULL;
+    float *mine = NULL;
+    OK(cudaMalloc(&workspace, (size_t)kern_cuda_attn_workspace_bytes()));
+    OK(cudaMalloc((void **)&mine, (size_t)n * sizeof *mine));
+    const kern_attn_args a = attn_of(w, &w->p->calls[c], r, mine, workspace, &work);
+    CHECK_STATUS(kern_cuda_attn(NULL, &work, &a), BASE_OK);
+    OK(cudaMemcpy(to, mine, (size_t)n * sizeof *to, cudaMemcpyDeviceToHost));
+    OK(cudaFree(mine));
+    OK(cudaFree(workspace));
+}
+
+/* The partials of a rank for call c in its place of all. */
+static inline void lay_out(const exchange_case *w, int32_t c, int32_t r, float *all)
+{
+    const plan *p = w->p;
     const int32_t rows = p->calls[c].rows;
     const int64_t n = (int64_t)rows * p->head_dim;
+    if (attends(p->calls[c].kind)) {
+        attend_alone(w, c, r, all + r * stride_of(p, &p->calls[c]));
+        return;
+    }
     const float *x = exchange_sets[c % N_SETS] + r * SET_STRIDE;
     float *to = all + r * stride_of(p, &p->calls[c]);
     memcpy(to, x, (size_t)n * sizeof *to);
@@ -179,15 +219,15 @@ static inline float *expected(const exchange_case *w, int32_t c, int32_t r, int6
     const int64_t d = p->head_dim;
     int32_t begins[MAX_RANKS + 1];
     share_heads(p, begins);
-    const int32_t first = one->kind == MERGE_OWN ? begins[r] : 0;
-    const int32_t heads = one->kind == MERGE_OWN ? begins[r + 1] - first : p->n_heads;
+    const int32_t first = is_own(one->kind) ? begins[r] : 0;
+    const int32_t heads = is_own(one->kind) ? begins[r + 1] - first : p->n_heads;
     const int32_t rows = one->rows / p->n_heads * heads;
     const int64_t n_all = p->n_ranks * stride_of(p, one);
     float *all = parity_memory(n_all, sizeof *all);
     float *out = parity_memory(one->rows * (d + 1), sizeof *out);
 
     for (int32_t i = 0; i < p->n_ranks; i++) {
-        lay_out(p, c, i, all);
+        lay_out(w, c, i, all);
     }
     float *lent = on_device(all, (size_t)n_all * sizeof *all);
     void *merged = on_device(out, (size_t)(one->rows * (d + 1)) * sizeof *out);
@@ -230,9 +270,38 @@ static inline void make_formats(exchange_case *w)
     free(fx);
 }
 
+/* Sequences that all ranks have blocks of, that one rank has all of, and one that ends as its block begins. */
+static inline void make_worlds(exchange_case *x)
+{
+    const plan *p = x->p;
+    bool needed = false;
+    for (int32_t c = 0; c < p->n_calls; c++) {
+        needed = needed || attends(p->calls[c].kind);
+    }
+    if (!needed) {
+        return;
+    }
+    kern_ctx *ctx = parity_ctx(1);
+    cw_spec spec = {.head_dim = p->head_dim,
+                    .n_kv_heads = p->n_heads / GROUP,
+                    .group = GROUP,
+                    .n_segments = 1,
+                    .k_bits = {3},
+                    .v_bits = {3},
+                    .n_seqs = 4,
+                    .position = {5000, 100, 128, 1300},
+                    .n_tokens = {1, 1, 1, 1},
+                    .n_ranks = p->n_ranks};
+    for (spec.rank = 0; spec.rank < p->n_ranks; spec.rank++) {
+        x->worlds[spec.rank] = cw_create(ctx, &spec);
+    }
+    kern_ctx_destroy(ctx);
+}
+
 static inline void case_open(exchange_case *x, const plan *p)
 {
     *x = (exchange_case){.p = p};
+    make_worlds(x);
     OK(cudaMalloc(&x->delays, DELAY_MAX));
     make_formats(x);
     for (int32_t i = 0; i < N_SETS && exchange_sets[i] == NULL; i++) {
@@ -242,6 +311,9 @@ static inline void case_open(exchange_case *x, const plan *p)
 
 static inline void case_close(exchange_case *x)
 {
+    for (int32_t r = 0; r < MAX_RANKS && x->worlds[r] != NULL; r++) {
+        cw_destroy(x->worlds[r]);
+    }
     device_free(&x->device);
     OK(cudaFree(x->delays));
 }
@@ -254,6 +326,7 @@ static inline void rank_open(rank *k, const exchange_case *x, int32_t index)
     OK(cudaStreamCreateWithFlags(&k->stream, cudaStreamNonBlocking));
     OK(cudaMalloc((void **)&k->out, n_out * sizeof(float)));
     OK(cudaMalloc((void **)&k->words, (size_t)p->n_calls * MAX_WORDS * sizeof(uint32_t)));
+    OK(cudaMalloc(&k->workspace, (size_t)kern_cuda_attn_workspace_bytes()));
 }
 
 static inline void rank_close(rank *k)
@@ -264,6 +337,7 @@ static inline void rank_close(rank *k)
     device_free(&k->device);
     OK(cudaFree(k->out));
     OK(cudaFree(k->words));
+    OK(cudaFree(k->workspace));
     OK(cudaStreamDestroy(k->stream));
 }
 
@@ -282,7 +356,9 @@ static inline float *lend(rank *k, int32_t c)
     const size_t n_bytes = (size_t)(p->n_ranks * stride_of(p, &p->calls[c])) * sizeof(float);
     float *all = parity_memory((int64_t)n_bytes, 1);
     memset(all, 0xff, n_bytes);
-    lay_out(p, c, k->index, all);
+    if (!attends(p->calls[c].kind)) {
+        lay_out(k->x, c, k->index, all);
+    }
     float *lent = device_copy(&k->device, all, n_bytes);
     free(all);
     return lent;
@@ -299,11 +375,21 @@ static inline void call_once(const rank *k, int32_t c, float *lent)
     const kern_merge_args all = args_of(k->x, one, lent, out);
     const kern_deal_args deal = deal_of(p, one, begins, lent + k->index * stride_of(p, one));
     const kern_merge_args own = own_args_of(k->x, &deal, k->index, out);
+    kern_cuda_attn_work work = {0};
+    kern_attn_args attn = {0};
+    if (attends(one->kind)) {
+        attn =
+            attn_of(k->x, one, k->index, lent + k->index * stride_of(p, one), k->workspace, &work);
+    }
     base_status st = BASE_OK;
 
     switch (one->kind) {
     case MERGE: st = cuda_exchange_merge(k->stream, &k->port, &all); break;
     case MERGE_OWN: st = cuda_exchange_merge_own(k->stream, &k->port, &deal, &own); break;
+    case ATTEND: st = cuda_exchange_attend(k->stream, &k->port, &work, &attn, NULL, &all); break;
+    case ATTEND_OWN:
+        st = cuda_exchange_attend(k->stream, &k->port, &work, &attn, &deal, &own);
+        break;
     case BROADCAST:
         st = cuda_exchange_broadcast(k->stream, &k->port, k->words + (int64_t)c * MAX_WORDS,
                                      one->n_words, one->root);

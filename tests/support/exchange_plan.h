@@ -14,7 +14,18 @@
 #define MAX_GATHER 20000
 #define LINE       CUDA_EXCHANGE_LINE
 
-typedef enum call_kind { MERGE, MERGE_OWN, BROADCAST, SUM, GATHER } call_kind;
+/* ATTEND: a merge whose partials attention makes, of sequences of one token each. */
+typedef enum call_kind { MERGE, MERGE_OWN, ATTEND, ATTEND_OWN, BROADCAST, SUM, GATHER } call_kind;
+
+static inline bool is_own(call_kind kind)
+{
+    return kind == MERGE_OWN || kind == ATTEND_OWN;
+}
+
+static inline bool attends(call_kind kind)
+{
+    return kind == ATTEND || kind == ATTEND_OWN;
+}
 
 typedef struct call {
     call_kind kind;
@@ -86,6 +97,27 @@ static inline plan plan_of(int32_t n_ranks, int32_t head_dim, int32_t n_heads, b
         add_merge(&p, MERGE_OWN, n_own * n_heads);
         add_words(&p, i % 2 == 0 ? GATHER : SUM,
                   i % 2 == 0 ? gather_words(&p, i / 2) : sum_words(&p, i / 2));
+    }
+    return p;
+}
+
+/* Attention between merges of as many rows, whose turns it shares.  CTAs that wait for a peer keep a core each, and the peer's
+ * attention needs one: so many ranks have few rows. */
+static inline plan attend_plan_of(int32_t n_ranks, int32_t head_dim, int32_t n_heads, bool formats,
+                                  int32_t max_tokens)
+{
+    plan p = {.n_ranks = n_ranks,
+              .head_dim = head_dim,
+              .n_heads = n_heads,
+              .formats = formats,
+              .n_replays = 20};
+    for (int32_t i = 0; i < 6; i++) {
+        const int32_t rows = (1 + i % max_tokens) * n_heads;
+        add_merge(&p, ATTEND, rows);
+        add_merge(&p, i % 2 == 0 || n_ranks > 4 ? MERGE : MERGE_OWN, rows);
+        add_merge(&p, n_ranks <= 4 ? ATTEND_OWN : ATTEND, rows);
+        add_words(&p, SUM, 1000);
+        add_merge(&p, ATTEND, rows);
     }
     return p;
 }

@@ -94,6 +94,23 @@ static inline base_status late_merge_own(comm *c, const kern_deal_args *deal,
     return st != BASE_OK ? st : comm_merge_own(l->inner, l->ctx, deal, merge, LATE_MERGE_MS);
 }
 
+static inline bool late_can_attend(const comm *c, const kern_ctx *ctx, const kern_attn_args *attn,
+                                   const kern_deal_args *deal, const kern_merge_args *merge)
+{
+    (void)ctx, (void)attn, (void)deal, (void)merge;
+    return ((const late_comm *)c)->ctx != NULL;
+}
+
+static inline base_status late_attend(comm *c, const kern_attn_args *attn,
+                                      const kern_deal_args *deal, const kern_merge_args *merge)
+{
+    late_comm *l = (late_comm *)c;
+    const base_status st = late_nap(l);
+    return st != BASE_OK  ? st
+           : deal == NULL ? comm_attend(l->inner, l->ctx, attn, merge, LATE_MERGE_MS)
+                          : comm_attend_own(l->inner, l->ctx, attn, deal, merge, LATE_MERGE_MS);
+}
+
 static inline const base_alloc *late_memory(comm *c)
 {
     return comm_memory(((late_comm *)c)->inner);
@@ -126,6 +143,8 @@ static inline comm *late_comm_make(late_comm *l, comm *inner, kern_ctx *ctx,
         .merge = late_merge,
         .can_merge_own = late_can_merge_own,
         .merge_own = late_merge_own,
+        .can_attend = late_can_attend,
+        .attend = late_attend,
     };
     *l = (late_comm){.base = {.backend = &backend, .rank = inner->rank, .size = inner->size},
                      .inner = inner,

@@ -163,7 +163,7 @@ static base_status store(const block_step *b, const block_layer *layer)
 }
 
 /* Partial attention over this rank's positions to o and lse; a rank alone has the result at once. */
-static base_status attend(const block_step *b, const block_layer *layer, float *o, float *lse)
+static kern_attn_args attn_args(const block_step *b, const block_layer *layer, float *o, float *lse)
 {
     const kv_step *step = b->step;
     const model_config *c = b->config;
@@ -190,11 +190,12 @@ static base_status attend(const block_step *b, const block_layer *layer, float *
         .scale = rope_softmax_scale(&c->rope, c->head_dim),
         .leaves_basis = comm_size(b->ranks) == 1,
     };
-    return kern_attn(b->ctx, &args);
+    return args;
 }
 
 /* Every rank's partials reach every rank, and each merges them in the same order, out of the page basis. */
-static base_status merge(const block_step *b, const block_layer *layer, int64_t rank_stride)
+static base_status attend_and_merge(const block_step *b, const block_layer *layer,
+                                    const kern_attn_args *attn, int64_t rank_stride)
 {
     const scratch *s = b->scratch;
     const kern_merge_args args = {
@@ -208,11 +209,12 @@ static base_status merge(const block_step *b, const block_layer *layer, int64_t 
         .n_heads = b->config->n_heads,
         .n_kv_heads = b->config->n_kv_heads,
     };
-    return comm_merge(b->ranks, b->ctx, &args, b->timeout_ms);
+    return comm_attend(b->ranks, b->ctx, attn, &args, b->timeout_ms);
 }
 
 /* Each rank gets the partials of its own heads, and merges these, in the same order. */
-static base_status merge_own(const block_step *b, const block_layer *layer)
+static base_status attend_and_merge_own(const block_step *b, const block_layer *layer,
+                                        const kern_attn_args *attn)
 {
     const scratch *s = b->scratch;
     const int32_t n_heads = model_span_count(b->split->heads);
@@ -236,13 +238,14 @@ static base_status merge_own(const block_step *b, const block_layer *layer)
         .n_heads = n_heads,
         .n_kv_heads = model_span_count(b->split->kv_heads),
     };
-    return comm_merge_own(b->ranks, b->ctx, &deal, &args, b->timeout_ms);
+    return comm_attend_own(b->ranks, b->ctx, attn, &deal, &args, b->timeout_ms);
 }
 
 /* Each rank gets the partials of its own rows, which are dealt as if they were heads of one token, and merges these, in the
- * same order.  What it receives takes the place of what it has dealt.  Not comm_merge_own, whose one-shot ways are for few
+ * same order.  What it receives takes the place of what it has dealt.  Not comm_attend_own, whose one-shot ways are for few
  * rows and take a row's head from its place among a token's. */
-static base_status merge_rows(const block_step *b, const block_layer *layer)
+static base_status attend_and_merge_rows(const block_step *b, const block_layer *layer,
+                                         const kern_attn_args *attn)
 {
     const scratch *s = b->scratch;
     const model_config *c = b->config;
@@ -271,6 +274,7 @@ static base_status merge_rows(const block_step *b, const block_layer *layer)
     const size_t unit_bytes = ((size_t)c->head_dim + 1) * sizeof *s->dealt;
     base_status st = BASE_OK;
 
+    BASE_TRY(st, out, kern_attn(b->ctx, attn));
     model_rows_begins(&b->rows, c->n_heads, begins);
     BASE_TRY(st, out, kern_deal(b->ctx, &deal));
     BASE_TRY(st, out,
@@ -291,15 +295,13 @@ static base_status attend_all(const block_step *b, const block_layer *layer)
     const int64_t n_partials = o_size + (int64_t)b->step->n_tokens * c->n_heads;
     const int64_t rank_stride = (n_partials + SCRATCH_ALIGN - 1) / SCRATCH_ALIGN * SCRATCH_ALIGN;
     float *const mine = s->partials + (split || shared ? 0 : comm_rank(b->ranks) * rank_stride);
-    base_status st = BASE_OK;
+    const bool alone = comm_size(b->ranks) == 1;
+    const kern_attn_args attn = attn_args(b, layer, alone ? s->attn : mine, mine + o_size);
 
-    if (comm_size(b->ranks) == 1) {
-        return attend(b, layer, s->attn, mine + o_size);
-    }
-    BASE_TRY(st, out, attend(b, layer, mine, mine + o_size));
-    st = split ? merge_own(b, layer) : shared ? merge_rows(b, layer) : merge(b, layer, rank_stride);
-out:
-    return st;
+    return alone    ? kern_attn(b->ctx, &attn)
+           : split  ? attend_and_merge_own(b, layer, &attn)
+           : shared ? attend_and_merge_rows(b, layer, &attn)
+                    : attend_and_merge(b, layer, &attn, rank_stride);
 }
 
 base_status block_attn_run(const block_step *b, const block_layer *layer)
