@@ -3,8 +3,6 @@
 #include "base/log.h"
 #include "kernels/comm/comm_backend.h"
 
-#include <limits.h>
-
 #define MAX_RANKS 1024
 
 void comm_destroy(comm *c)
@@ -53,9 +51,9 @@ void comm_abort(comm *c)
 
 static base_status check_call(const comm *c, const char *what, size_t n_bytes, int64_t timeout_ms)
 {
-    if (n_bytes > INT_MAX || timeout_ms < 1) {
+    if (n_bytes > COMM_MAX_BYTES || timeout_ms < 1) {
         return BASE_FAIL(BASE_BAD_INPUT, "%s of %zu bytes (at most %d) with timeout_ms %lld", what,
-                         n_bytes, INT_MAX, (long long)timeout_ms);
+                         n_bytes, COMM_MAX_BYTES, (long long)timeout_ms);
     }
     if (c->lost) {
         return BASE_FAIL(BASE_PEER_LOST, "%s on rank %d after a peer was lost", what, c->rank);
@@ -101,7 +99,7 @@ out:
     return st;
 }
 
-/* INT_MAX at most of units and bytes, so that nothing below overflows; *most_out is what is sent or received. */
+/* COMM_MAX_BYTES at most of units and bytes, so that nothing below overflows; *most_out is what is sent or received. */
 static base_status check_parts(const comm *c, const int32_t *begins, size_t unit_bytes,
                                size_t *most_out)
 {
@@ -118,9 +116,9 @@ static base_status check_parts(const comm *c, const int32_t *begins, size_t unit
     const size_t n_sent = (size_t)begins[c->size];
     const size_t n_got = (size_t)(begins[c->rank + 1] - begins[c->rank]) * (size_t)c->size;
     const size_t n = n_sent > n_got ? n_sent : n_got;
-    if (unit_bytes > INT_MAX || n * unit_bytes > INT_MAX) {
+    if (unit_bytes > COMM_MAX_BYTES || n * unit_bytes > COMM_MAX_BYTES) {
         return BASE_FAIL(BASE_BAD_INPUT, "all_to_all of %zu times %zu bytes (at most %d in all)", n,
-                         unit_bytes, INT_MAX);
+                         unit_bytes, COMM_MAX_BYTES);
     }
     *most_out = n * unit_bytes;
     return BASE_OK;
@@ -173,7 +171,7 @@ base_status comm_sum(comm *c, float *x, int64_t n, float *room, int64_t timeout_
 {
     base_status st = BASE_OK;
 
-    if (n < 0 || n > INT_MAX / (int64_t)sizeof *x - c->size) {
+    if (n < 0 || n > COMM_MAX_BYTES / (int64_t)sizeof *x - c->size) {
         st = BASE_FAIL(BASE_BAD_INPUT, "sum of %lld elements over %d ranks", (long long)n, c->size);
         goto out;
     }

@@ -15,12 +15,15 @@
 #include "base/alloc.h"
 #include "base/status.h"
 
+#include <limits.h>
 #include <stddef.h>
 #include <stdint.h>
 
 typedef struct comm comm;
 
 #define COMM_SHORT_BYTES 4096
+#define COMM_MAX_BYTES \
+    INT_MAX /* that a rank gives to a call, and that an all-to-all brings it: what MPI counts */
 
 /* One rank alone: copies, never waits.  For tools and tests. */
 BASE_MUST_CHECK base_status comm_self_create(const base_alloc *mem, comm **comm_out);
@@ -51,7 +54,7 @@ void comm_abort(comm *c);
 
 /* buf of root reaches every rank.  Over the host's memory the root may return before up to COMM_SHORT_BYTES have reached the
  * others, which a later call then reports: it goes on into the step when a rank hangs, where an exchange can tell which.
- * Errors: BAD_INPUT (root, n_bytes above INT_MAX, timeout_ms < 1, memory that is not the context's: no collective was
+ * Errors: BAD_INPUT (root, n_bytes above COMM_MAX_BYTES, timeout_ms < 1, memory that is not the context's: no collective was
  * begun), PEER_LOST (timeout_ms passed, or the transport failed). */
 BASE_MUST_CHECK base_status comm_broadcast(comm *c, void *buf, size_t n_bytes, int32_t root,
                                            int64_t timeout_ms);
@@ -64,7 +67,7 @@ BASE_MUST_CHECK base_status comm_all_gather(comm *c, const void *mine, void *all
 /* Each rank's part of send to that rank: units begins[r] .. begins[r + 1] of unit_bytes each, or unit r where begins is NULL.
  * recv [size][this rank's part]: what rank r sent at r times the part's bytes.  begins [size + 1] is the host's, ascending
  * from 0, and the same on all ranks.  send and recv do not overlap.
- * Errors: as comm_broadcast (begins; a part, or all that is sent or received, above INT_MAX bytes). */
+ * Errors: as comm_broadcast (begins; a part, or all that is sent or received, above COMM_MAX_BYTES). */
 BASE_MUST_CHECK base_status comm_all_to_all(comm *c, const void *send, void *recv,
                                             const int32_t *begins, size_t unit_bytes,
                                             int64_t timeout_ms);

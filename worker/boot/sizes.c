@@ -3,6 +3,7 @@
 #include "kvshard/owner.h"
 #include "kvshard/pool.h"
 #include "kvshard/shard.h"
+#include "worker/model/rows.h"
 
 /* --max-context or the model's. */
 static base_status longest(const worker_options *options, const model_config *config,
@@ -20,6 +21,22 @@ static base_status longest(const worker_options *options, const model_config *co
 static int64_t min_i64(int64_t a, int64_t b)
 {
     return a < b ? a : b;
+}
+
+/* Whose exchanges are not too long, with sequences that decode beside it. */
+static base_status check_chunk(const worker_options *options, const model_config *config,
+                               const model_split *split, int32_t n_ranks)
+{
+    const int32_t longest = model_rows_longest(config, split, n_ranks);
+    const int32_t most = (longest - options->max_batch) / KERN_BLOCK_TOKENS * KERN_BLOCK_TOKENS;
+    if (options->prefill_chunk > most) {
+        return BASE_FAIL(BASE_OUT_OF_RANGE,
+                         "--prefill-chunk %d, at most %d: with --max-batch %d a step has up to %d "
+                         "tokens, and of this model %d ranks exchange those of %d at once",
+                         options->prefill_chunk, most, options->max_batch,
+                         options->prefill_chunk + options->max_batch, n_ranks, longest);
+    }
+    return BASE_OK;
 }
 
 /* What engine_create takes with so many pages. */
@@ -47,6 +64,7 @@ base_status sizes_pages(const worker_options *options, const model_config *confi
     int64_t max_context = 0;
 
     BASE_TRY(st, out, longest(options, config, &max_context));
+    BASE_TRY(st, out, check_chunk(options, config, split, n_ranks));
     if (options->n_pages > 0) {
         *n_pages_out = options->n_pages;
         goto out;

@@ -13,7 +13,8 @@
 
 /* Pages for this rank: --pages, else what memory_bytes hold beside tails and scratch, but no more than
  * max_batch sequences of the longest context take.  split is the model's.
- * Errors: OUT_OF_RANGE (memory for not even one page, --max-context above the model's; naming the fix). */
+ * Errors: OUT_OF_RANGE (memory for not even one page, --max-context above the model's, --prefill-chunk above what ranks
+ * exchange at once; naming the fix). */
 BASE_MUST_CHECK base_status sizes_pages(const worker_options *options, const model_config *config,
                                         const model_split *split, const kv_format *format,
                                         int32_t n_ranks, int64_t memory_bytes,

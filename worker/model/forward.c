@@ -60,11 +60,12 @@ static scratch_limits scratch_limits_of(const forward_limits *limits, const mode
 }
 
 static base_status limits_check(const model *m, const kv_format *format,
-                                const forward_limits *limits)
+                                const forward_limits *limits, int32_t n_ranks)
 {
-    if (limits->max_step_tokens < 1 || limits->max_step_tokens > SCRATCH_MAX_TOKENS) {
-        return BASE_FAIL(BASE_BAD_INPUT, "max_step_tokens %d, allowed 1..%d",
-                         limits->max_step_tokens, SCRATCH_MAX_TOKENS);
+    const int32_t longest = model_rows_longest(&m->config, &m->split, n_ranks);
+    if (limits->max_step_tokens < 1 || limits->max_step_tokens > longest) {
+        return BASE_FAIL(BASE_BAD_INPUT, "max_step_tokens %d, allowed 1..%d on %d ranks",
+                         limits->max_step_tokens, longest, n_ranks);
     }
     if (limits->max_samples < 1 || limits->max_samples > MAX_SAMPLES) {
         return BASE_FAIL(BASE_BAD_INPUT, "max_samples %d, allowed 1..%d", limits->max_samples,
@@ -109,7 +110,7 @@ base_status forward_create(const model *m, const kv_format *format, kern_ctx *ct
     base_status st = BASE_OK;
     forward *f = NULL;
 
-    BASE_TRY(st, out, limits_check(m, format, limits));
+    BASE_TRY(st, out, limits_check(m, format, limits, comm_size(ranks)));
     BASE_TRY(st, out, split_check(&m->split, ranks));
     f = mem->get(mem->ctx, sizeof *f);
     if (f == NULL) {

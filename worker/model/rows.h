@@ -28,6 +28,10 @@ typedef struct model_rows {
 /* Tokens of the shortest step that n_ranks share; INT32_MAX: they share none. */
 int32_t model_rows_shortest(const model_split *split, int32_t n_ranks);
 
+/* Tokens of the longest step whose exchanges a comm takes (COMM_MAX_BYTES), and all shorter ones' too; SCRATCH_MAX_TOKENS at
+ * most, and for one rank.  0: there is none. */
+int32_t model_rows_longest(const model_config *config, const model_split *split, int32_t n_ranks);
+
 /* Of a step of n_tokens, which is 0 or more. */
 model_rows model_rows_make(const model_split *split, int32_t rank, int32_t n_ranks,
                            int32_t n_tokens);

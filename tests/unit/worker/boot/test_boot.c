@@ -107,6 +107,37 @@ static void pages_are_what_is_asked_else_what_memory_holds_else_what_is_useful(v
     kv_format_destroy(f.format);
 }
 
+static void check_chunk(const fixture *f, int32_t n_ranks, base_status want)
+{
+    int32_t n_pages = 0;
+    CHECK_STATUS(sizes_pages(&f->options, &f->config, &f->split, f->format, n_ranks, INT64_MAX - 1,
+                             &n_pages),
+                 want);
+}
+
+static void a_chunk_that_ranks_cannot_exchange_is_refused_before_it_runs(void **state)
+{
+    (void)state;
+    fixture f = make();
+    f.config.n_heads = 16;
+    f.config.head_dim = 128;
+    f.options.prefill_chunk = 260096 - 128; /* 4 x 65027 tokens and no more, 8256 bytes each */
+    f.options.max_batch = 140;
+    check_chunk(&f, 4, BASE_OK);
+    f.options.max_batch = 141;
+    check_chunk(&f, 4, BASE_OUT_OF_RANGE);
+    CHECK_ERROR_NAMES("--prefill-chunk 259968, at most 259840: with --max-batch 141");
+    check_chunk(&f, 1, BASE_OK);
+    f.options.max_batch = 4;
+    check_chunk(&f, 4, BASE_OK);
+    f.options.prefill_chunk = 260096;
+    check_chunk(&f, 4, BASE_OK);
+    f.options.prefill_chunk += 128;
+    check_chunk(&f, 4, BASE_OUT_OF_RANGE);
+    CHECK_ERROR_NAMES("at most 260096");
+    kv_format_destroy(f.format);
+}
+
 static void the_longest_context_is_the_models_or_what_the_pools_hold(void **state)
 {
     (void)state;
@@ -176,6 +207,7 @@ int main(void)
         cmocka_unit_test(one_rank_agrees_with_itself),
         cmocka_unit_test(the_host_has_memory_and_threads),
         cmocka_unit_test(pages_are_what_is_asked_else_what_memory_holds_else_what_is_useful),
+        cmocka_unit_test(a_chunk_that_ranks_cannot_exchange_is_refused_before_it_runs),
         cmocka_unit_test(the_longest_context_is_the_models_or_what_the_pools_hold),
         cmocka_unit_test(the_least_cache_holds_one_sequence),
         cmocka_unit_test(a_room_is_shared_beside_what_is_still_to_come),
