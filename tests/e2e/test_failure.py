@@ -11,7 +11,7 @@ from harness import (BIN, Coordinator, Group, Process, code_of, exists, generate
 
 
 GONE = 2.0  # ENGINE_GONE_MS
-LEAST_DEADLINE = 1.3  # ENGINE_MIN_STEP_MS
+LEAST_DEADLINE = 1.2  # ENGINE_MIN_STEP_MS
 
 
 def promised(log):

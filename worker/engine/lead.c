@@ -367,7 +367,7 @@ void lead_commit(lead *l, const engine_io *io, const forward_made *made)
 void lead_report_load(lead *l, const engine_io *io, int64_t now_us)
 {
     /* A tick early, because the loop looks only so often. */
-    const int64_t due_us = l->load_reported_us + (int64_t)(ENGINE_HEARTBEAT_MS - 100) * 1000;
+    const int64_t due_us = l->load_reported_us + (int64_t)(ENGINE_HEARTBEAT_MS - 50) * 1000;
     if (!l->load_changed && now_us < due_us) {
         return;
     }

@@ -34,8 +34,8 @@ a_deadline_is_four_times_what_is_expected_and_what_leaves_time_to_go_at_least(vo
     pace_note(&p, 800000, 512); /* 1.5625 ms a token */
     assert_int_equal(pace_deadline_ms(&p, 512), 3200);
     assert_int_equal(pace_deadline_ms(&p, 1024), 6400);
-    assert_int_equal(pace_deadline_ms(&p, 128), 1300); /* 4 x 200 ms */
-    assert_int_equal(pace_deadline_ms(&p, 1), 1300);   /* at most what a block takes */
+    assert_int_equal(pace_deadline_ms(&p, 128), 1200); /* 4 x 200 ms */
+    assert_int_equal(pace_deadline_ms(&p, 1), 1200);   /* at most what a block takes */
     pace_note(&p, 900000, 3); /* a small step: what it holds does not matter */
     assert_int_equal(pace_deadline_ms(&p, 1), 3600);
     assert_int_equal(pace_deadline_ms(&p, 127), 3600);
@@ -63,7 +63,7 @@ static void steps_that_ranks_share_say_nothing_of_others_but_the_most_they_can_t
     pace_note(&p, 500 * 2048, 2048);
     assert_int_equal(pace_deadline_ms(&p, 4096), 4 * 2048);
     assert_int_equal(pace_deadline_ms(&p, 255), 4 * 255 * 2); /* one rank does all four's work */
-    assert_int_equal(pace_deadline_ms(&p, 128), 1300);        /* 4 x 256 ms */
+    assert_int_equal(pace_deadline_ms(&p, 128), 1200);        /* 4 x 256 ms */
     pace_note(&p, 1600 * 200, 200);
     assert_int_equal(pace_deadline_ms(&p, 255), 4 * 408);
     assert_int_equal(pace_deadline_ms(&p, 4096), 4 * 2048);
