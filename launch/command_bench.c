@@ -218,7 +218,7 @@ static const base_option table[] = {
     {"ranks", 0, "N", "step: ranks, as threads (1); merge (2) and scale (1): as processes",
      BASE_OPTION_I32(settings, ranks, 1, BENCH_MAX_RANKS)},
     {"merge", 0, "TRANSPORT", "scale: how ranks exchange partials (what the device has)",
-     BASE_OPTION_CHOICE(settings, merge, "auto, " COMM_MERGE_NAMES)},
+     BASE_OPTION_CHOICE(settings, merge, COMM_MERGE_CHOICES)},
     {"weights", 0, "HOW", "scale: replicated, or split over the ranks",
      BASE_OPTION_CHOICE(settings, weights, "auto, replicated, split")},
     {"share-gpu", 0, NULL, "scale: ranks may share a GPU, for tests: times say nothing",

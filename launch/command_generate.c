@@ -167,7 +167,7 @@ static const base_option table[] = {
      BASE_OPTION_CHOICE(generate_options, device, "cpu, cuda")},
     {"merge", 0, "TRANSPORT",
      "with --model: how ranks exchange partials, mpi, nccl-ag, nccl-ar, nccl-a2a or lsa (auto)",
-     BASE_OPTION_CHOICE(generate_options, merge, "auto, " COMM_MERGE_NAMES)},
+     BASE_OPTION_CHOICE(generate_options, merge, COMM_MERGE_CHOICES)},
     {"weights", 0, "LAYOUT", "with --model: replicated, or split: each rank holds its share (auto)",
      BASE_OPTION_CHOICE(generate_options, weights, "auto, replicated, split")},
     {"share-gpu", 0, NULL, "with --model: ranks may share a GPU: slow, for tests",

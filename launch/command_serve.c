@@ -45,7 +45,7 @@ static const base_option table[] = {
     {"merge", 0, "TRANSPORT",
      "how ranks exchange partials: mpi on CPUs; nccl-ag, nccl-ar or lsa on GPUs; nccl-a2a if split "
      "(auto: what the machine has)",
-     BASE_OPTION_CHOICE(serve_settings, merge, "auto, " COMM_MERGE_NAMES)},
+     BASE_OPTION_CHOICE(serve_settings, merge, COMM_MERGE_CHOICES)},
     {"weights", 0, "LAYOUT",
      "replicated, or split: each rank holds its share of them (auto: split where all do not fit)",
      BASE_OPTION_CHOICE(serve_settings, weights, "auto, replicated, split")},

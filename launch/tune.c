@@ -1,5 +1,7 @@
 #include "launch/tune.h"
 
+#include "kernels/comm/comm_ways.h"
+
 #include <stdio.h>
 
 typedef struct best {
@@ -34,10 +36,8 @@ static void print_line(const bench_options *o, const json_t *report, best *found
 
 base_status tune_print(const bench_options *o, const base_alloc *mem)
 {
-    static const char *const merges[] = {"mpi", "nccl-ag", "nccl-ar", "nccl-a2a", "lsa"};
     static const char *const weights[] = {"replicated", "split"};
     best top = {.n_fit = 0};
-    const bool cpu = o->device == KERN_DEVICE_CPU;
 
     (void)printf("%s, %s, %d ranks on %s, batch %d: ms a step\n%-9s %-11s %10s", o->model,
                  o->policies[0], o->n_ranks, kern_device_name(o->device), o->batch, "--merge",
@@ -47,14 +47,14 @@ base_status tune_print(const bench_options *o, const base_alloc *mem)
     }
     (void)printf("\n");
     for (size_t w = 0; w < sizeof weights / sizeof weights[0]; w++) {
-        for (size_t m = 0; m < sizeof merges / sizeof merges[0]; m++) {
+        for (comm_way way = 0; way < COMM_N_WAYS; way++) {
             json_t *report = NULL;
             bench_options one = *o;
-            best found = {.merge = merges[m], .weights = weights[w]};
-            if (cpu != (m == 0)) {
-                continue; /* the other device's */
+            best found = {.merge = comm_way_name(way), .weights = weights[w]};
+            if (comm_way_device(way) != o->device) {
+                continue;
             }
-            one.merge = merges[m];
+            one.merge = found.merge;
             one.weights = weights[w];
             one.wished_device = kern_device_name(o->device);
             if (bench_scale(&one, mem, &report) != BASE_OK) {

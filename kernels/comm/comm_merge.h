@@ -3,10 +3,9 @@
 #define KERNELS_COMM_COMM_MERGE_H
 
 #include "kernels/comm/comm.h"
+#include "kernels/comm/comm_ways.h"
 #include "kernels/kern.h"
 #include "kernels/op_attn.h"
-
-#define COMM_MERGE_NAMES "mpi, nccl-ag, nccl-ar, nccl-a2a, lsa"
 
 /* args: of op_merge.h, with n_ranks the comm's size and this rank's place among the partials filled.  The call may fill
  * the others', or not: "lsa" merges what it receives.

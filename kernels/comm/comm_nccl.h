@@ -8,23 +8,18 @@
 #define KERNELS_COMM_COMM_NCCL_H
 
 #include "kernels/comm/comm.h"
+#include "kernels/comm/comm_ways.h"
 #include "kernels/kern.h"
 
 #include <stdbool.h>
 
 #define COMM_NCCL_MAX_WHO 128
 
-typedef enum comm_nccl_way {
-    COMM_NCCL_AG,
-    COMM_NCCL_A2A, /* as AG, under the name of what split weights use */
-    COMM_NCCL_AR,
-} comm_nccl_way;
-
 typedef struct comm_nccl_options {
     comm *host;      /* of the same ranks; borrowed: the group's id travels over it */
     kern_ctx *ctx;   /* on a GPU that no other rank uses; borrowed, and ends later than the comm */
     const char *who; /* "rank 2 on node7, GPU 1" */
-    comm_nccl_way way;
+    comm_way way; /* COMM_NCCL_A2A is as COMM_NCCL_AG, under the name of what split weights use */
     bool
         shared_gpu; /* ranks share GPUs: NCCL is told that each is a host of its own, and goes over loopback sockets */
 } comm_nccl_options;

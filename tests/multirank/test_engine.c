@@ -56,7 +56,7 @@ static struct {
     comm *self;
     model *model;
     model *part; /* of all: the same, or this rank's share of the weights */
-    comm_nccl_way way;
+    comm_way way;
     kern_ctx *ctx;
     prompt prompts[MAX_PROMPTS]; /* the needle is the last one */
     int32_t n_prompts;
@@ -517,7 +517,7 @@ static int set_up(void **state)
 /* A context on a GPU, and NCCL between the ranks'. */
 static base_status start_on_gpu(void)
 {
-    const comm_nccl_way way = the.part != the.model ? COMM_NCCL_A2A : the.way;
+    const comm_way way = the.part != the.model ? COMM_NCCL_A2A : the.way;
     return gpu_ranks_open(&the.world, the.all, way, &the.ctx, &the.tensors);
 }
 

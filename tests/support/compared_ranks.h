@@ -57,7 +57,7 @@ static inline kv_format *compared_format(const model *m)
     return format;
 }
 
-static inline base_status compared_open(comm_nccl_way way, bool with_lsa)
+static inline base_status compared_open(comm_way way, bool with_lsa)
 {
     base_status st = BASE_OK;
     if (!the.on_gpu) {
@@ -74,7 +74,7 @@ out:
 
 /* Opens the ranks: on CPUs, on GPUs over NCCL ("cuda"), or with the one-shot exchange in front of it ("lsa").  Not 0: what
  * main returns. */
-static inline int compared_start(const char *where, comm_nccl_way way)
+static inline int compared_start(const char *where, comm_way way)
 {
     const boot_launch launch = {NULL, NULL, NULL};
     const bool with_lsa = strcmp(where, "lsa") == 0;

@@ -10,7 +10,7 @@
 #include <stdio.h>
 
 /* Collective: a context on this rank's GPU, and NCCL between the ranks of host; both the caller's, also where it fails. */
-static inline base_status gpu_ranks_open(const boot_world *world, comm *host, comm_nccl_way way,
+static inline base_status gpu_ranks_open(const boot_world *world, comm *host, comm_way way,
                                          kern_ctx **ctx_out, comm **tensors_out)
 {
     base_status st = BASE_OK;

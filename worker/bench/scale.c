@@ -35,7 +35,7 @@ static const base_option table[] = {
     {"device", 0, "DEVICE", "cpu or cuda (GPUs where each rank has one for itself)",
      BASE_OPTION_CHOICE(settings, wishes.device, "cpu, cuda")},
     {"merge", 0, "TRANSPORT", "how ranks exchange partials (what the device has)",
-     BASE_OPTION_CHOICE(settings, wishes.merge, "auto, " COMM_MERGE_NAMES)},
+     BASE_OPTION_CHOICE(settings, wishes.merge, COMM_MERGE_CHOICES)},
     {"weights", 0, "HOW", "replicated, or split: each rank holds a part of the model",
      BASE_OPTION_CHOICE(settings, wishes.weights, "auto, replicated, split")},
     {"share-gpu", 0, NULL, "ranks may share a GPU: for tests, times say nothing",

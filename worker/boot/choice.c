@@ -1,21 +1,11 @@
 #include "worker/boot/choice.h"
 
+#include "kernels/comm/comm_ways.h"
+
 #include <stdio.h>
 #include <string.h>
 
 #define MB(n_bytes) ((long long)((n_bytes) >> 20))
-
-/* Where each can be had; of those that can, auto takes lsa, else the first. */
-static const struct {
-    const char *name;
-    kern_device device;
-    bool replicated, split; /* with such weights */
-} merges[] = {
-    {"mpi", KERN_DEVICE_CPU, true, true},       {"nccl-ag", KERN_DEVICE_CUDA, true, false},
-    {"nccl-ar", KERN_DEVICE_CUDA, true, false}, {"nccl-a2a", KERN_DEVICE_CUDA, false, true},
-    {"lsa", KERN_DEVICE_CUDA, true, true},
-};
-#define N_MERGES (sizeof merges / sizeof merges[0])
 
 base_status choice_of_weights(const choice_weights_case *c, bool *splits_out,
                               char why_out[CHOICE_TEXT])
@@ -52,23 +42,23 @@ base_status choice_of_weights(const choice_weights_case *c, bool *splits_out,
     return BASE_OK;
 }
 
-static bool can(size_t i, kern_device device, bool splits)
+static bool can(comm_way way, kern_device device, bool splits)
 {
-    return merges[i].device == device && (splits ? merges[i].split : merges[i].replicated);
+    return comm_way_device(way) == device && comm_way_takes(way, splits);
 }
 
 /* "nccl-ag, nccl-ar or lsa" */
 static void names_of(kern_device device, bool splits, char text_out[CHOICE_TEXT])
 {
-    size_t n_left = 0;
+    int32_t n_left = 0;
     size_t at = 0;
-    for (size_t i = 0; i < N_MERGES; i++) {
-        n_left += can(i, device, splits);
+    for (comm_way way = 0; way < COMM_N_WAYS; way++) {
+        n_left += can(way, device, splits);
     }
-    for (size_t i = 0; i < N_MERGES; i++) {
-        if (can(i, device, splits)) {
+    for (comm_way way = 0; way < COMM_N_WAYS; way++) {
+        if (can(way, device, splits)) {
             n_left--;
-            at += (size_t)snprintf(text_out + at, CHOICE_TEXT - at, "%s%s", merges[i].name,
+            at += (size_t)snprintf(text_out + at, CHOICE_TEXT - at, "%s%s", comm_way_name(way),
                                    n_left > 1    ? ", "
                                    : n_left == 1 ? " or "
                                                  : "");
@@ -76,15 +66,13 @@ static void names_of(kern_device device, bool splits, char text_out[CHOICE_TEXT]
     }
 }
 
-/* Of those that can be had; NULL: none has the name. */
-static const char *find(kern_device device, bool splits, const char *name)
+static comm_way first(kern_device device, bool splits)
 {
-    for (size_t i = 0; i < N_MERGES; i++) {
-        if (can(i, device, splits) && (name == NULL || strcmp(merges[i].name, name) == 0)) {
-            return merges[i].name;
-        }
+    comm_way way = 0;
+    while (!can(way, device, splits)) {
+        way++;
     }
-    return NULL;
+    return way;
 }
 
 base_status choice_of_merge(const seat_plan *plan, const char *wish, bool splits,
@@ -94,18 +82,18 @@ base_status choice_of_merge(const seat_plan *plan, const char *wish, bool splits
     const bool close = gpus && plan->own_gpus && plan->one_host;
 
     if (strcmp(wish, "auto") != 0) {
-        const char *asked = find(plan->device, splits, wish);
-        if (asked == NULL) {
+        const comm_way asked = comm_way_find(wish);
+        if (asked == COMM_N_WAYS || !can(asked, plan->device, splits)) {
             char names[CHOICE_TEXT];
             names_of(plan->device, splits, names);
             return BASE_FAIL(BASE_BAD_INPUT, "--merge %s, but ranks on %s%s exchange by %s", wish,
                              gpus ? "GPUs" : "CPUs", splits ? " with split weights" : "", names);
         }
-        *merge_out = asked;
-        (void)snprintf(why_out, CHOICE_TEXT, "--merge %s, as asked", asked);
+        *merge_out = comm_way_name(asked);
+        (void)snprintf(why_out, CHOICE_TEXT, "--merge %s, as asked", *merge_out);
         return BASE_OK;
     }
-    *merge_out = find(plan->device, splits, close ? "lsa" : NULL);
+    *merge_out = comm_way_name(close ? COMM_LSA : first(plan->device, splits));
     (void)snprintf(why_out, CHOICE_TEXT, "--merge %s: %s", *merge_out,
                    !gpus             ? "ranks compute on CPUs"
                    : close           ? "every rank has a GPU of this host for itself"

@@ -32,7 +32,7 @@ BASE_MUST_CHECK base_status choice_of_weights(const choice_weights_case *c, bool
 
 /* lsa where every rank has a GPU of one host for itself, else NCCL; MPI on CPUs.  Whether the GPUs reach each other shows when
  * lsa is opened (transport.h).
- *   wish       auto, or one of COMM_MERGE_NAMES
+ *   wish       auto, or one of COMM_WAYS
  *   merge_out  "mpi"; "nccl-ag", "nccl-ar" or "lsa"; with split weights "nccl-a2a" or "lsa"
  * Errors: BAD_INPUT naming the wish and what there is. */
 BASE_MUST_CHECK base_status choice_of_merge(const seat_plan *plan, const char *wish, bool splits,

@@ -3,10 +3,9 @@
 #include "base/log.h"
 #include "kernels/comm/comm_lsa.h"
 #include "kernels/comm/comm_nccl.h"
+#include "kernels/comm/comm_ways.h"
 
-#include <string.h>
-
-static base_status open_nccl(const transport_place *place, comm_nccl_way way, const base_alloc *mem,
+static base_status open_nccl(const transport_place *place, comm_way way, const base_alloc *mem,
                              comm **comm_out)
 {
     const comm_nccl_options options = {.host = place->host,
@@ -47,21 +46,14 @@ out:
 base_status transport_open(const char *name, const transport_place *place, const base_alloc *mem,
                            comm **comm_out)
 {
-    static const struct {
-        const char *name;
-        comm_nccl_way way;
-    } nccl[] = {{"nccl-ag", COMM_NCCL_AG}, {"nccl-a2a", COMM_NCCL_A2A}, {"nccl-ar", COMM_NCCL_AR}};
-
-    if (strcmp(name, "mpi") == 0) {
-        return comm_mpi_create(mem, comm_out);
-    }
-    if (strcmp(name, "lsa") == 0) {
-        return open_lsa(place, mem, comm_out);
-    }
-    for (size_t i = 0; i < sizeof nccl / sizeof nccl[0]; i++) {
-        if (strcmp(nccl[i].name, name) == 0) {
-            return open_nccl(place, nccl[i].way, mem, comm_out);
-        }
+    const comm_way way = comm_way_find(name);
+    switch (way) {
+    case COMM_MPI: return comm_mpi_create(mem, comm_out);
+    case COMM_LSA: return open_lsa(place, mem, comm_out);
+    case COMM_NCCL_AG:
+    case COMM_NCCL_AR:
+    case COMM_NCCL_A2A: return open_nccl(place, way, mem, comm_out);
+    case COMM_N_WAYS: break;
     }
     return BASE_FAIL(BASE_BAD_INPUT, "no transport is named %s", name);
 }

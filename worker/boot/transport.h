@@ -21,7 +21,7 @@ typedef struct transport_place { /* of this rank; borrowed, and ends after the c
     bool or_less; /* NCCL's alone where lsa is not to be had, and a warning */
 } transport_place;
 
-/* Collective; name is one of COMM_MERGE_NAMES.  "mpi" is over the host's memory and needs nothing of the place.
+/* Collective; name is one of COMM_WAYS.  "mpi" is over the host's memory and needs nothing of the place.
  * Errors: UNAVAILABLE (lsa, and why; on all ranks alike), BAD_INPUT (no such name; no NCCL in this build), NO_MEMORY, PEER_LOST. */
 BASE_MUST_CHECK base_status transport_open(const char *name, const transport_place *place,
                                            const base_alloc *mem, comm **comm_out);

@@ -26,7 +26,7 @@ static const base_option table[] = {
      "how ranks exchange partials: mpi on CPUs; nccl-ag, nccl-ar or lsa on GPUs; nccl-a2a if "
      "split; "
      "auto: lsa where each rank has a GPU of one host, else NCCL",
-     BASE_OPTION_CHOICE(worker_options, merge, "auto, " COMM_MERGE_NAMES)},
+     BASE_OPTION_CHOICE(worker_options, merge, COMM_MERGE_CHOICES)},
     {"weights", 0, "LAYOUT",
      "replicated: all on each rank, or split: heads, MLP and vocabulary shared out to the ranks; "
      "auto: split where all do not fit",
