@@ -6,6 +6,7 @@
 
 #include "base/alloc.h"
 #include "base/clock.h"
+#include "tests/multirank/collectives.h"
 #include "tests/support/test.h"
 
 #include <math.h>
@@ -15,35 +16,11 @@
 #include <stdlib.h>
 #include <unistd.h>
 
-#define TIMEOUT_MS        20000 /* a slow machine is not a lost peer */
+#define TIMEOUT_MS        COLLECTIVES_TIMEOUT_MS
 #define SILENT_TIMEOUT_MS 300
 #define LATE_MS           500 /* how much later than its deadline a rank may report */
 
-static const size_t sizes[] = {0, 1, 7 * 1024 + 3, 4 * 1024 * 1024};
-
 static comm *the_comm;
-
-static uint8_t byte_of(int32_t rank, size_t i)
-{
-    return (uint8_t)((size_t)rank * 37 + i * 7 + i / 251); /* no shift of it is itself */
-}
-
-static void fill(uint8_t *bytes, size_t n_bytes, int32_t rank)
-{
-    for (size_t i = 0; i < n_bytes; i++) {
-        bytes[i] = byte_of(rank, i);
-    }
-}
-
-static void check(const uint8_t *bytes, size_t n_bytes, int32_t rank)
-{
-    for (size_t i = 0; i < n_bytes; i++) {
-        if (bytes[i] != byte_of(rank, i)) {
-            fail_msg("byte %zu of %zu from rank %d is %d, want %d", i, n_bytes, rank, bytes[i],
-                     byte_of(rank, i));
-        }
-    }
-}
 
 static void ranks_know_who_they_are(void **state)
 {
@@ -57,85 +34,8 @@ static void ranks_know_who_they_are(void **state)
     assert_string_equal(comm_name(the_comm), "mpi");
 }
 
-static void broadcast_reaches_every_rank_from_every_root(void **state)
-{
-    (void)state;
-    for (size_t s = 0; s < sizeof sizes / sizeof sizes[0]; s++) {
-        uint8_t *bytes = malloc(sizes[s] + 1);
-        assert_non_null(bytes);
-        for (int32_t root = 0; root < comm_size(the_comm); root++) {
-            const bool is_root = comm_rank(the_comm) == root;
-            memset(bytes, 0x5a, sizes[s] + 1);
-            if (is_root) {
-                fill(bytes, sizes[s], root);
-            }
-            CHECK_STATUS(comm_broadcast(the_comm, bytes, sizes[s], root, TIMEOUT_MS), BASE_OK);
-            check(bytes, sizes[s], root);
-            assert_int_equal(bytes[sizes[s]], 0x5a);
-        }
-        free(bytes);
-    }
-}
-
-static void all_gather_collects_every_rank_in_place_too(void **state)
-{
-    (void)state;
-    const int32_t rank = comm_rank(the_comm);
-    const size_t size = (size_t)comm_size(the_comm);
-    for (size_t s = 0; s < sizeof sizes / sizeof sizes[0]; s++) {
-        const size_t n_bytes = sizes[s];
-        uint8_t *mine = malloc(n_bytes + 1);
-        uint8_t *all = malloc(n_bytes * size + 1);
-        assert_non_null(mine);
-        assert_non_null(all);
-        for (int32_t in_place = 0; in_place < 2; in_place++) {
-            memset(all, 0x5a, n_bytes * size + 1);
-            uint8_t *from = in_place ? all + (size_t)rank * n_bytes : mine;
-            fill(from, n_bytes, rank);
-            CHECK_STATUS(comm_all_gather(the_comm, from, all, n_bytes, TIMEOUT_MS), BASE_OK);
-            for (size_t r = 0; r < size; r++) {
-                check(all + r * n_bytes, n_bytes, (int32_t)r);
-            }
-            assert_int_equal(all[n_bytes * size], 0x5a);
-        }
-        free(mine);
-        free(all);
-    }
-}
-
-/* Rank r gets r + 2 units of three bytes, the first rank none. */
-static void all_to_all_brings_every_rank_its_part(void **state)
-{
-    enum { UNIT = 3, MAX = 8 };
-    (void)state;
-    const int32_t rank = comm_rank(the_comm);
-    const int32_t size = comm_size(the_comm);
-    int32_t begins[MAX + 1] = {0};
-    uint8_t send[UNIT * MAX * MAX];
-    uint8_t got[UNIT * MAX * MAX];
-    assert_true(size < MAX);
-    for (int32_t r = 0; r < size; r++) {
-        begins[r + 1] = begins[r] + (r == 0 ? 0 : r + 2);
-    }
-    fill(send, sizeof send, rank);
-    memset(got, 0x5a, sizeof got);
-    CHECK_STATUS(comm_all_to_all(the_comm, send, got, begins, UNIT, TIMEOUT_MS), BASE_OK);
-    const size_t n_own = (size_t)UNIT * (size_t)(begins[rank + 1] - begins[rank]);
-    for (size_t i = 0; i < n_own * (size_t)size; i++) {
-        const size_t at = (size_t)UNIT * (size_t)begins[rank] + i % n_own;
-        assert_int_equal(got[i], byte_of((int32_t)(i / n_own), at));
-    }
-    assert_int_equal(got[n_own * (size_t)size], 0x5a);
-    CHECK_STATUS(comm_all_to_all(the_comm, send, got, NULL, UNIT, TIMEOUT_MS), BASE_OK);
-    for (int32_t r = 0; r < size; r++) {
-        for (size_t i = 0; i < UNIT; i++) {
-            assert_int_equal(got[(size_t)r * UNIT + i], byte_of(r, (size_t)rank * UNIT + i));
-        }
-    }
-}
-
 /* Numbers whose sum depends on the order, and any count. */
-static void sum_adds_in_rank_order_and_is_the_same_everywhere(void **state)
+static void sum_adds_in_rank_order(void **state)
 {
     enum { MAX = 1003, EXTRA = 8 };
     static const int32_t counts[] = {0, 1, 3, 64, MAX};
@@ -218,60 +118,6 @@ static void merge_is_the_op_on_the_partials_of_all_ranks(void **state)
     free(gathered);
 }
 
-/* Rank r's heads of all ranks, in the bits of a merge of all heads. */
-static void merge_of_own_heads_is_that_of_all(void **state)
-{
-    enum { TOKENS = 3, HEADS = 7, N = TOKENS * HEADS * (DIM + 1), MAX = 4 };
-    (void)state;
-    kern_ctx *ctx = NULL;
-    const int32_t rank = comm_rank(the_comm);
-    const int32_t n_ranks = comm_size(the_comm);
-    int32_t begins[MAX + 1] = {0};
-    float *all = calloc(MAX, N * sizeof *all);
-    float *received = calloc(MAX, N * sizeof *received);
-    float *room = calloc(N, sizeof *room);
-    float want[TOKENS * HEADS * DIM];
-    float got[TOKENS * HEADS * DIM];
-    assert_true(n_ranks <= MAX && all != NULL && received != NULL && room != NULL);
-    CHECK_STATUS(kern_ctx_create_cpu(1, &base_heap, &ctx), BASE_OK);
-    for (int32_t r = 0; r < n_ranks; r++) {
-        begins[r + 1] = HEADS * (r + 1) / n_ranks;
-        for (int32_t i = 0; i < N; i++) {
-            all[r * N + i] = (float)((i * 7 + r * 5) % 23) * 0.25f - 2.0f;
-        }
-    }
-    kern_merge_args whole = {.partials = all,
-                             .rank_stride = N,
-                             .o = want,
-                             .n_ranks = n_ranks,
-                             .rows = TOKENS * HEADS,
-                             .head_dim = DIM};
-    CHECK_STATUS(kern_merge(ctx, &whole), BASE_OK);
-    const int32_t own = begins[rank + 1] - begins[rank];
-    const kern_deal_args deal = {.x = all + rank * N,
-                                 .y = room,
-                                 .begins = begins,
-                                 .n_ranks = n_ranks,
-                                 .n_tokens = TOKENS,
-                                 .n_heads = HEADS,
-                                 .head_dim = DIM};
-    const kern_merge_args merge = {.partials = received,
-                                   .rank_stride = (int64_t)TOKENS * own * (DIM + 1),
-                                   .o = got,
-                                   .n_ranks = n_ranks,
-                                   .rows = TOKENS * own,
-                                   .head_dim = DIM};
-    CHECK_STATUS(comm_merge_own(the_comm, ctx, &deal, &merge, TIMEOUT_MS), BASE_OK);
-    for (int32_t t = 0; t < TOKENS; t++) {
-        assert_memory_equal(got + t * own * DIM, want + (t * HEADS + begins[rank]) * DIM,
-                            (size_t)own * DIM * sizeof *got);
-    }
-    kern_ctx_destroy(ctx);
-    free(room);
-    free(received);
-    free(all);
-}
-
 /* Others take part when they have seen a file that the root makes behind its call: it would wait for them in vain. */
 static void a_root_does_not_wait_until_a_short_broadcast_is_taken(void **state)
 {
@@ -283,7 +129,7 @@ static void a_root_does_not_wait_until_a_short_broadcast_is_taken(void **state)
     (void)snprintf(path, sizeof path, "/tmp/ropewalk-comm-%d", (int)getppid()); /* mpirun */
     memset(first, 0, sizeof first);
     if (is_root) {
-        fill(first, sizeof first, 0);
+        collectives_fill(first, sizeof first, 0, 0);
         CHECK_STATUS(comm_broadcast(the_comm, first, sizeof first, 0, TIMEOUT_MS), BASE_OK);
         FILE *f = fopen(path, "w");
         assert_non_null(f);
@@ -294,11 +140,11 @@ static void a_root_does_not_wait_until_a_short_broadcast_is_taken(void **state)
             base_sleep_us(1000);
         }
         CHECK_STATUS(comm_broadcast(the_comm, first, sizeof first, 0, TIMEOUT_MS), BASE_OK);
-        check(first, sizeof first, 0);
+        collectives_check(first, sizeof first, 0, 0);
     }
-    fill(second, sizeof second, 0);
+    collectives_fill(second, sizeof second, 0, 0);
     CHECK_STATUS(comm_broadcast(the_comm, second, sizeof second, 0, TIMEOUT_MS), BASE_OK);
-    check(second, sizeof second, 0);
+    collectives_check(second, sizeof second, 0, 0);
     CHECK_STATUS(comm_all_gather(the_comm, first, second, 1, TIMEOUT_MS), BASE_OK);
     if (is_root) {
         (void)unlink(path);
@@ -328,15 +174,17 @@ static void a_silent_rank_is_reported_in_time_and_for_good(void **state)
 
 int main(int argc, char **argv)
 {
+    collectives world = {.host = NULL};
     const struct CMUnitTest exact[] = {
         cmocka_unit_test(ranks_know_who_they_are),
-        cmocka_unit_test(broadcast_reaches_every_rank_from_every_root),
+        cmocka_unit_test_prestate(broadcast_reaches_every_rank_from_every_root, &world),
         cmocka_unit_test(a_root_does_not_wait_until_a_short_broadcast_is_taken),
-        cmocka_unit_test(all_gather_collects_every_rank_in_place_too),
+        cmocka_unit_test_prestate(all_gather_collects_every_rank_in_place_too, &world),
         cmocka_unit_test(merge_is_the_op_on_the_partials_of_all_ranks),
-        cmocka_unit_test(all_to_all_brings_every_rank_its_part),
-        cmocka_unit_test(sum_adds_in_rank_order_and_is_the_same_everywhere),
-        cmocka_unit_test(merge_of_own_heads_is_that_of_all),
+        cmocka_unit_test_prestate(all_to_all_brings_every_rank_its_part, &world),
+        cmocka_unit_test_prestate(sum_is_that_of_all_ranks_and_the_same_everywhere, &world),
+        cmocka_unit_test(sum_adds_in_rank_order),
+        cmocka_unit_test_prestate(merge_of_own_heads_is_that_of_all, &world),
         cmocka_unit_test(bad_arguments_are_refused_without_a_collective),
     };
     const struct CMUnitTest silent[] = {
@@ -346,11 +194,15 @@ int main(int argc, char **argv)
     int level = 0;
 
     if (MPI_Init_thread(&argc, &argv, MPI_THREAD_FUNNELED, &level) != MPI_SUCCESS ||
-        comm_mpi_create(&base_heap, &the_comm) != BASE_OK) {
+        comm_mpi_create(&base_heap, &the_comm) != BASE_OK ||
+        kern_ctx_create_cpu(1, &base_heap, &world.ctx) != BASE_OK) {
         return 1;
     }
+    world.host = the_comm;
+    world.tensors = the_comm;
     const int n_failed = is_silent ? cmocka_run_group_tests(silent, NULL, NULL)
                                    : cmocka_run_group_tests(exact, NULL, NULL);
+    kern_ctx_destroy(world.ctx);
     comm_destroy(the_comm);
     if (is_silent) {
         _exit(n_failed); /* as a worker does: MPI_Finalize would wait for the lost peer */
