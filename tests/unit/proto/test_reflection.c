@@ -1,4 +1,4 @@
-#include "tests/support/rpc_echo.h"
+#include "tests/support/rpc_world.h"
 
 #include "tests/support/failing_alloc.h"
 
@@ -13,29 +13,6 @@ typedef Grpc__Reflection__V1__ServerReflectionRequest request_message;
 typedef Grpc__Reflection__V1__ServerReflectionResponse response_message;
 #define REQUEST(name)  GRPC__REFLECTION__V1__SERVER_REFLECTION_REQUEST__MESSAGE_REQUEST_##name
 #define RESPONSE(name) GRPC__REFLECTION__V1__SERVER_REFLECTION_RESPONSE__MESSAGE_RESPONSE_##name
-
-static echo_seen seen;
-static rpc_server *server;
-static rpc_channel *channel;
-
-static int start_all(void **state)
-{
-    (void)state;
-    rpc_init();
-    server = echo_server(&seen, "127.0.0.1:0");
-    channel = peer_dial(server);
-    return 0;
-}
-
-static int end_all(void **state)
-{
-    (void)state;
-    rpc_channel_destroy(channel);
-    rpc_server_destroy(server, 1000);
-    echo_end(&seen);
-    rpc_shutdown();
-    return 0;
-}
 
 static ProtobufCBinaryData binary_of(const char *text)
 {

@@ -1,33 +1,6 @@
-#include "tests/support/rpc_echo.h"
+#include "tests/support/rpc_world.h"
 
 #include "base/bytes.h"
-
-/* ---- one server and one channel for all tests of this file ---- */
-
-static echo_seen seen;
-static rpc_server *server;
-static rpc_channel *channel;
-
-static int start_all(void **state)
-{
-    (void)state;
-    rpc_init();
-    server = echo_server(&seen, "127.0.0.1:0");
-    channel = peer_dial(server);
-    return 0;
-}
-
-static int end_all(void **state)
-{
-    (void)state;
-    rpc_channel_destroy(channel);
-    rpc_server_destroy(server, 1000);
-    echo_end(&seen);
-    rpc_shutdown();
-    return 0;
-}
-
-/* ---- tests ---- */
 
 static void our_codes_become_grpc_codes(void **state)
 {

@@ -1,4 +1,4 @@
-#include "tests/support/failing_alloc.h"
+#include "tests/support/model_alloc.h"
 #include "tests/support/test.h"
 #include "tests/unit/worker/model/tiny_model.h"
 #include "worker/model/model.h"
@@ -164,21 +164,7 @@ static void open_survives_every_failed_allocation(void **state)
     (void)state;
     const tiny_folder folder = tiny_create(&plain);
     tiny_write(&folder, "generation_config.json", "{}", 2);
-    for (int k = 0;; k++) {
-        failing_alloc a = {.fail_at = k};
-        const base_alloc mem = {failing_get, failing_put, &a};
-        model *m = NULL;
-        const base_status st = model_open(folder.path, &mem, &m);
-        if (st == BASE_OK) {
-            assert_true(k > 5);
-            model_close(m);
-            assert_int_equal(a.n_live, 0);
-            break;
-        }
-        assert_int_equal(st, BASE_NO_MEMORY);
-        assert_null(m);
-        assert_int_equal(a.n_live, 0);
-    }
+    check_model_allocations(folder.path, 5);
     tiny_remove(&folder);
 }
 

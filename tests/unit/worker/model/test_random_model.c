@@ -1,6 +1,6 @@
 #include "base/half.h"
 #include "base/random.h"
-#include "tests/support/failing_alloc.h"
+#include "tests/support/model_alloc.h"
 #include "tests/support/test.h"
 #include "worker/model/model.h"
 #include "worker/model/random_model.h"
@@ -135,21 +135,7 @@ static void a_model_that_this_host_cannot_hold_is_refused_before_it_is_made(void
 static void open_survives_every_failed_allocation(void **state)
 {
     (void)state;
-    for (int k = 0;; k++) {
-        failing_alloc a = {.fail_at = k};
-        const base_alloc mem = {failing_get, failing_put, &a};
-        model *m = NULL;
-        const base_status st = model_open("random:tiny", &mem, &m);
-        if (st == BASE_OK) {
-            assert_true(k > 20);
-            model_close(m);
-            assert_int_equal(a.n_live, 0);
-            break;
-        }
-        assert_int_equal(st, BASE_NO_MEMORY);
-        assert_null(m);
-        assert_int_equal(a.n_live, 0);
-    }
+    check_model_allocations("random:tiny", 20);
 }
 
 int main(void)

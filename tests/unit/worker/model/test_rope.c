@@ -1,5 +1,6 @@
 #include "base/random.h"
 #include "kernels/kern.h"
+#include "tests/support/rope_scalings.h"
 #include "tests/support/test.h"
 #include "worker/model/config.h"
 
@@ -10,14 +11,6 @@ static const char *const classes[][2] = {
 #define X(NAME, impl, model_type, class_name) {model_type, class_name},
 #include "worker/model/archs.def"
 #undef X
-};
-
-static const char *const scalings[] = {
-    "none",
-    "{\"rope_type\":\"linear\",\"factor\":4}",
-    "{\"rope_type\":\"llama3\",\"factor\":8,\"low_freq_factor\":1,\"high_freq_factor\":4,"
-    "\"original_max_position_embeddings\":512}",
-    "{\"rope_type\":\"yarn\",\"factor\":4,\"original_max_position_embeddings\":512}",
 };
 
 static model_config config_of(size_t arch, int32_t head_dim, const char *scaling)
@@ -72,7 +65,7 @@ static void scores_depend_on_distance_and_pairs_are_half_a_head_apart(void **sta
     CHECK_STATUS(kern_ctx_create_cpu(1, &base_heap, &ctx), BASE_OK);
     for (size_t i = 0; i < sizeof classes / sizeof classes[0] * 8; i++) {
         const int32_t d = i % 2 == 0 ? 64 : 128;
-        const model_config c = config_of(i / 8, d, scalings[i / 2 % 4]);
+        const model_config c = config_of(i / 8, d, rope_scalings[i / 2 % 4]);
         float inv_freq[64];
         assert_int_equal(c.arch, i / 8);
         rope_frequencies(c.rope_theta, &c.rope, c.head_dim, inv_freq);
@@ -105,7 +98,7 @@ static void scalings_change_the_frequencies_as_they_say(void **state)
     rope_frequencies(10000.0, &none, 64, plain);
     assert_true(plain[0] == 1.0f);
     for (size_t i = 1; i < 4; i++) {
-        const model_config c = config_of(0, 64, scalings[i]);
+        const model_config c = config_of(0, 64, rope_scalings[i]);
         rope_frequencies(c.rope_theta, &c.rope, 64, scaled);
         const double first = i == 1 ? 4.0 : 1.0; /* llama3 and yarn leave fast pairs alone */
         const double last = c.rope.factor;

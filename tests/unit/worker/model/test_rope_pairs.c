@@ -1,6 +1,7 @@
 /* What decides which pairing a model really uses: rotate q by p + 37 and k by p; what a pair adds to the score must
  * not depend on p.  Here on q and k as the layers of every architecture make them, under every scaling. */
 #include "tests/support/model_run.h"
+#include "tests/support/rope_scalings.h"
 #include "worker/model/rope.h"
 
 #include <math.h>
@@ -25,15 +26,6 @@ static const struct {
     {MODEL_ARCH_MISTRAL, FOLDER "mistral"},
 };
 #define N_MODELS (sizeof models / sizeof models[0])
-
-static const char *const scalings[] = {
-    "none",
-    "{\"rope_type\":\"linear\",\"factor\":4}",
-    "{\"rope_type\":\"llama3\",\"factor\":8,\"low_freq_factor\":1,\"high_freq_factor\":4,"
-    "\"original_max_position_embeddings\":512}",
-    "{\"rope_type\":\"yarn\",\"factor\":4,\"original_max_position_embeddings\":512}",
-};
-#define N_SCALINGS (sizeof scalings / sizeof scalings[0])
 
 typedef struct vectors { /* of one query head, and its KV head */
     float q[N_PLACES][KERN_MAX_HEAD_DIM];
@@ -151,8 +143,9 @@ static void run(const char *folder, const char *scaling, model_arch arch)
 static void what_a_pair_adds_to_a_score_depends_on_the_distance_alone(void **state)
 {
     (void)state;
-    for (size_t i = 0; i < N_MODELS * N_SCALINGS; i++) {
-        run(models[i / N_SCALINGS].folder, scalings[i % N_SCALINGS], models[i / N_SCALINGS].arch);
+    for (size_t i = 0; i < N_MODELS * N_ROPE_SCALINGS; i++) {
+        run(models[i / N_ROPE_SCALINGS].folder, rope_scalings[i % N_ROPE_SCALINGS],
+            models[i / N_ROPE_SCALINGS].arch);
     }
 }
 
