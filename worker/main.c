@@ -36,25 +36,6 @@ static void watch_signals(void)
     (void)sigaction(SIGPIPE, &action, NULL);
 }
 
-/* gRPC starts here, on rank 0 only: after MPI, and nothing forks later. */
-static base_status run_rank_0(const rank *r, const char *coordinator)
-{
-    base_status st = BASE_OK;
-    attach *a = NULL;
-
-    rpc_init();
-    BASE_TRY(st, out, rank_attach(r, coordinator, &a));
-    const engine_io io = attach_io(a);
-    BASE_TRY(st, out, engine_run(r->engine, &io, &stop_wanted));
-
-out:
-    if (base_status_scope(st) != BASE_SCOPE_WORLD) {
-        attach_destroy(a);
-        rpc_shutdown();
-    }
-    return st;
-}
-
 static void give_up(int signal_number)
 {
     (void)signal_number;
@@ -97,19 +78,41 @@ static base_status rank_look(void *ctx)
 
 static void rank_leave(void *ctx)
 {
-    leave(ctx, BASE_PEER_LOST);
+    leave(ctx, ((const rank *)ctx)->m.world.n_ranks > 1 ? BASE_PEER_LOST : BASE_DEVICE_LOST);
 }
 
-static base_status run_rank(rank *r, const char *coordinator)
+/* A GPU's ops have no deadline of their own, with peers or without. */
+static base_status run_steps(rank *r, const engine_io *io)
 {
     base_status st = BASE_OK;
+    watchman *w = NULL;
     const watchman_post post = {rank_due_us, rank_look, rank_leave, r};
-    if (r->m.tensors != r->m.ranks) {
-        BASE_TRY(st, out, watchman_start(&post, &base_heap, &r->watchman));
+
+    if (r->m.seat.device == KERN_DEVICE_CUDA) {
+        BASE_TRY(st, out, watchman_start(&post, &base_heap, &w));
     }
-    st = r->m.world.rank == 0 ? run_rank_0(r, coordinator)
-                              : engine_run(r->engine, NULL, &stop_wanted);
+    BASE_TRY(st, out, engine_run(r->engine, io, &stop_wanted));
+    watchman_stop(w); /* from now on a peer may hang up; after a fault it looks on until _exit */
 out:
+    return st;
+}
+
+/* gRPC starts here, on rank 0 only: after MPI, and nothing forks later. */
+static base_status run_rank_0(rank *r, const char *coordinator)
+{
+    base_status st = BASE_OK;
+    attach *a = NULL;
+
+    rpc_init();
+    BASE_TRY(st, out, rank_attach(r, coordinator, &a));
+    const engine_io io = attach_io(a);
+    st = run_steps(r, &io);
+
+out:
+    if (base_status_scope(st) != BASE_SCOPE_WORLD) {
+        attach_destroy(a);
+        rpc_shutdown();
+    }
     return st;
 }
 
@@ -151,7 +154,7 @@ int main(int argc, char **argv)
 
     st = rank_make(&r, &world, &options);
     if (st == BASE_OK) {
-        st = run_rank(&r, options.coordinator);
+        st = world.rank == 0 ? run_rank_0(&r, options.coordinator) : run_steps(&r, NULL);
     }
     if (st != BASE_OK) {
         leave(&r, st);

@@ -109,7 +109,6 @@ out:
 
 void rank_end(rank *r)
 {
-    watchman_stop(r->watchman);
     engine_destroy(r->engine);
     member_end(&r->m);
     kv_format_destroy(r->format);

@@ -6,7 +6,6 @@
 
 #include "kvshard/calibration.h"
 #include "worker/boot/member.h"
-#include "worker/boot/watchman.h"
 #include "worker/engine/attach.h"
 #include "worker/engine/engine.h"
 #include "worker/engine/options.h"
@@ -16,7 +15,6 @@ typedef struct rank { /* zeroed: not there */
     kv_calibration *calibration; /* NULL: the policy needs none */
     kv_format *format;
     engine *engine;
-    watchman *watchman; /* NULL: nothing that could hang without a deadline */
     engine_options sizes;
 } rank;
 
