@@ -230,10 +230,11 @@ static void *run_dialler(void *ctx)
 
     lock(a);
     while (!a->closing && !a->refused) {
-        if (dial(a) == BASE_OK) {
-            attend(a);
-        } else {
+        if (dial(a) != BASE_OK) {
             hang_up(a);
+        }
+        if (a->call != NULL) { /* its status comes in any case, and is not the next stream's */
+            attend(a);
         }
         const bool was_up = a->welcomed;
         if (a->closing) {
