@@ -44,20 +44,20 @@ static void give_up(int signal_number)
 
 /* The job cannot go on.  Neither MPI nor a stuck stream may hold us: mpirun ends the other ranks, but not before those that
  * notice the same fault a little later have said what they know.  What the GPU still runs is told to stop, which may hang
- * too, so only for so long. */
+ * too, and so may a log that nobody reads, so only for so long. */
 static _Noreturn void leave(rank *r, base_status st)
 {
     static atomic_flag leaving = ATOMIC_FLAG_INIT;
     while (atomic_flag_test_and_set(&leaving)) {
         (void)pause(); /* another thread does it */
     }
+    const struct itimerval limit = {.it_value = {.tv_usec = ENGINE_ABORT_MS * 1000L}};
+    const struct sigaction action = {.sa_handler = give_up};
+    (void)sigaction(SIGALRM, &action, NULL);
+    (void)setitimer(ITIMER_REAL, &limit, NULL);
     BASE_ERROR("leaving: %s (%s)%s%s", base_status_text(st), base_last_error(),
                r->m.seat.who[0] == '\0' ? "" : ", ", r->m.seat.who);
     if (r->m.tensors != NULL) {
-        const struct itimerval limit = {.it_value = {.tv_usec = ENGINE_ABORT_MS * 1000L}};
-        const struct sigaction action = {.sa_handler = give_up};
-        (void)sigaction(SIGALRM, &action, NULL);
-        (void)setitimer(ITIMER_REAL, &limit, NULL);
         base_sleep_us(SPEAK_MS * 1000L);
         comm_abort(r->m.tensors);
     }

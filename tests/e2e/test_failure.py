@@ -2,6 +2,7 @@
 import os
 import re
 import signal
+import subprocess
 import threading
 import time
 import unittest
@@ -74,6 +75,23 @@ class RankDies(unittest.TestCase):
 
     def test_a_stopped_rank_is_noticed(self):
         self.check(3, 1, signal.SIGSTOP, True)
+
+
+class NobodyReadsTheLog(unittest.TestCase):
+    def test_a_rank_leaves_all_the_same(self):
+        reader, writer = os.pipe()
+        os.set_blocking(writer, False)
+        with self.assertRaises(BlockingIOError):
+            while True:
+                os.write(writer, b"x" * 4096)
+        os.set_blocking(writer, True)
+        worker = subprocess.Popen([f"{BIN}/ropewalk-worker", "--coordinator", "127.0.0.1:1", "--model", "/nowhere",
+                                   "--log-level", "error"], stdout=subprocess.DEVNULL, stderr=writer,
+                                  env={**os.environ, **harness.MPI_ENVIRONMENT})
+        self.addCleanup(worker.kill)
+        self.assertNotEqual(worker.wait(timeout=10), 0)
+        os.close(reader)
+        os.close(writer)
 
 
 class ClientsAreTold(unittest.TestCase):
