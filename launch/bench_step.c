@@ -6,12 +6,12 @@
 #include "base/random.h"
 #include "kernels/comm/comm_threads.h"
 #include "kernels/comm/comm_timed.h"
-#include "kernels/timed.h"
 #include "kvshard/calibration.h"
 #include "kvshard/shard.h"
 #include "launch/bench.h"
 #include "launch/bench_gemm.h"
 #include "launch/bench_memory.h"
+#include "worker/bench/parts.h"
 #include "worker/model/forward.h"
 #include "worker/model/model.h"
 
@@ -24,35 +24,10 @@
 #define TIMEOUT_MS   600000
 #define N_PHASES     3 /* prefill, decode, decode launched ahead */
 
-/* Which line of the report an op belongs to: gemm has the norm before it and the gating after it, append the turns of
- * what it stores. */
-static const char *const kinds[] = {"attention", "gemm",  "norm",     "turns", "append",
-                                    "pack",      "merge", "exchange", "other"};
-#define EXCHANGE 7
-#define OTHER    8 /* all that is not named */
-#define N_KINDS  9
-
-static int kind_of(kern_op op)
-{
-    switch (op) {
-    case KERN_OP_attn: return 0;
-    case KERN_OP_gated:
-    case KERN_OP_gemm:
-    case KERN_OP_project: return 1;
-    case KERN_OP_rmsnorm: return 2;
-    case KERN_OP_turns: return 3;
-    case KERN_OP_append: return 4;
-    case KERN_OP_pack: return 5;
-    case KERN_OP_merge: return 6;
-    default: return OTHER;
-    }
-}
-
 typedef struct phase { /* of one rank */
     bench_times steps;
-    double ns[N_KINDS]; /* not waited */
-    double n_bytes[N_KINDS];
-    double busy_ns; /* their sum */
+    bench_parts parts; /* not waited */
+    double busy_ns;    /* their sum */
     double wall_us;
 } phase;
 
@@ -103,7 +78,7 @@ static base_status rank_open(const world *w, rank *r, comm *c, int64_t context, 
 
     BASE_TRY(st, out, kern_ctx_create(o->device, o->threads[0], &counting, &r->inner));
     BASE_TRY(st, out, kern_ctx_create_timed(r->inner, &counting, &r->ctx));
-    BASE_TRY(st, out, comm_timed_create(c, w->mem, &r->timed));
+    BASE_TRY(st, out, comm_timed_create(c, r->inner, w->mem, &r->timed));
     BASE_TRY(st, out, forward_create(w->m, w->format, r->ctx, r->timed, &limits, &counting, &r->f));
     bytes->scratch = r->counter.n_bytes;
     r->counter.n_bytes = 0;
@@ -241,7 +216,7 @@ static base_status run_ahead(rank *r, phase *p)
         p->wall_us += us[i];
     }
     p->busy_ns = p->wall_us * 1e3 - (double)comm_threads_take_waited(own);
-    p->ns[OTHER] = p->busy_ns;
+    bench_parts_rest(&p->parts, p->busy_ns);
 out:
     return st;
 }
@@ -249,9 +224,6 @@ out:
 /* Steps of s->n_tokens, or fewer at the end, until n_tokens are through. */
 static base_status run_phase(rank *r, const step_of *s, int64_t n_tokens, phase *p)
 {
-    kern_op_time times[KERN_N_OPS];
-    int64_t exchange_ns = 0;
-    int64_t n_exchanges = 0;
     comm *own = r->world->comms[comm_rank(r->timed)];
 
     double phase_us = 0.0;
@@ -269,19 +241,10 @@ static base_status run_phase(rank *r, const step_of *s, int64_t n_tokens, phase 
     }
     p->wall_us += phase_us;
     const double waited = (double)comm_threads_take_waited(own);
-    kern_timed_take(r->ctx, times);
-    comm_timed_take(r->timed, &exchange_ns, &n_exchanges);
-    for (int i = 0; i < KERN_N_OPS; i++) {
-        p->ns[kind_of((kern_op)i)] += (double)times[i].ns;
-        p->n_bytes[kind_of((kern_op)i)] += (double)times[i].n_bytes;
-    }
-    p->ns[EXCHANGE] += (double)exchange_ns - waited;
+    bench_parts_take(&p->parts, r->ctx, r->timed);
+    p->parts.ns[BENCH_EXCHANGE] -= waited;
     p->busy_ns += phase_us * 1e3 - waited;
-    double named = 0.0;
-    for (int i = 0; i < OTHER; i++) {
-        named += p->ns[i];
-    }
-    p->ns[OTHER] = p->busy_ns - named;
+    bench_parts_rest(&p->parts, p->busy_ns);
     return BASE_OK;
 }
 
@@ -347,17 +310,18 @@ static json_t *describe_phase(const world *w, int index, const char *name, int64
 
     for (int32_t i = 0; i < w->o->n_ranks; i++) {
         const phase *p = &w->ranks[i].phases[index];
-        for (int k = 0; k < N_KINDS; k++) {
-            sum.ns[k] += p->ns[k];
-            sum.n_bytes[k] += p->n_bytes[k];
+        for (int k = 0; k < BENCH_N_PARTS; k++) {
+            sum.parts.ns[k] += p->parts.ns[k];
+            sum.parts.n_bytes[k] += p->parts.n_bytes[k];
         }
         sum.busy_ns += p->busy_ns;
     }
-    for (int k = 0; k < N_KINDS; k++) {
-        (void)json_array_append_new(
-            ops, json_pack("{s:s, s:f, s:f, s:f}", "op", kinds[k], "ms", sum.ns[k] * 1e-6, "share",
-                           sum.ns[k] / sum.busy_ns, "gb_per_s",
-                           sum.ns[k] > 0.0 ? sum.n_bytes[k] / sum.ns[k] : 0.0));
+    for (int k = 0; k < BENCH_N_PARTS; k++) {
+        const double ns = sum.parts.ns[k];
+        (void)json_array_append_new(ops, json_pack("{s:s, s:f, s:f, s:f}", "op",
+                                                   bench_part_name((bench_part)k), "ms", ns * 1e-6,
+                                                   "share", ns / sum.busy_ns, "gb_per_s",
+                                                   ns > 0.0 ? sum.parts.n_bytes[k] / ns : 0.0));
     }
     return json_pack("{s:s, s:I, s:i, s:f, s:f, s:f, s:f, s:f, s:o}", "phase", name, "tokens",
                      (json_int_t)n_tokens, "steps", first->steps.n, "ms", first->wall_us * 1e-3,

@@ -6,12 +6,14 @@
 typedef struct timed_comm {
     comm base;
     comm *inner;
+    kern_ctx *ctx;
     int64_t ns;
     int64_t n_calls;
 } timed_comm;
 
 static base_status timed_note(timed_comm *t, int64_t begun, base_status st)
 {
+    st = st == BASE_OK ? kern_wait(t->ctx) : st;
     t->ns += base_now_ns() - begun;
     t->n_calls++;
     return st;
@@ -70,7 +72,7 @@ static const comm_backend timed_backend = {
     .memory = timed_memory,
 };
 
-base_status comm_timed_create(comm *inner, const base_alloc *mem, comm **comm_out)
+base_status comm_timed_create(comm *inner, kern_ctx *ctx, const base_alloc *mem, comm **comm_out)
 {
     timed_comm *t = mem->get(mem->ctx, sizeof *t);
     if (t == NULL) {
@@ -79,6 +81,7 @@ base_status comm_timed_create(comm *inner, const base_alloc *mem, comm **comm_ou
     t->base =
         (comm){.backend = &timed_backend, .mem = *mem, .rank = inner->rank, .size = inner->size};
     t->inner = inner;
+    t->ctx = ctx;
     *comm_out = &t->base;
     return BASE_OK;
 }

@@ -62,14 +62,16 @@ static void a_stopwatch_sees_the_time_between(void **state)
 static void exchanges_are_passed_on_and_counted(void **state)
 {
     (void)state;
+    kern_ctx *ctx = NULL;
     comm *inner = NULL;
     comm *c = NULL;
     int64_t ns = -1;
     int64_t n_calls = 0;
     const int32_t mine = 7;
     int32_t all = 0;
+    CHECK_STATUS(kern_ctx_create_cpu(1, &base_heap, &ctx), BASE_OK);
     CHECK_STATUS(comm_self_create(&base_heap, &inner), BASE_OK);
-    CHECK_STATUS(comm_timed_create(inner, &base_heap, &c), BASE_OK);
+    CHECK_STATUS(comm_timed_create(inner, ctx, &base_heap, &c), BASE_OK);
     CHECK_STATUS(comm_all_gather(c, &mine, &all, sizeof all, 1000), BASE_OK);
     CHECK_STATUS(comm_broadcast(c, &all, sizeof all, 0, 1000), BASE_OK);
     assert_int_equal(all, 7);
@@ -78,6 +80,7 @@ static void exchanges_are_passed_on_and_counted(void **state)
     assert_true(ns >= 0);
     comm_destroy(c);
     comm_destroy(inner);
+    kern_ctx_destroy(ctx);
 }
 
 static void create_survives_every_failed_allocation(void **state)
