@@ -49,6 +49,7 @@ typedef struct bench_options {
     const char *wished_device, *merge;     /* scale: NULL: the ranks decide */
     const char *weights;                   /* scale: replicated or split */
     bool share_gpu;                        /* scale */
+    bool prefill, whole, parts;            /* scale: prompts too; all of them; part by part */
     const char *policies[BENCH_MAX_POLICIES];
     int32_t n_policies;
     int32_t threads[BENCH_MAX_COUNTS];
@@ -98,7 +99,8 @@ BASE_MUST_CHECK base_status bench_pack(const bench_options *o, const base_alloc 
  * *json_out is what worker/bench found.  Errors: UNAVAILABLE (the ranks failed, and said why), IO, NOT_FOUND. */
 BASE_MUST_CHECK base_status bench_merge(const bench_options *o, const base_alloc *mem,
                                         json_t **json_out);
-/* Decode steps of a model on ranks that are processes, over contexts and policies, with what fits and what each rank holds.
+/* Decode steps of a model on ranks that are processes, and prompts where o->prefill, over contexts and policies, with what fits
+ * and what each rank holds.
  * Errors: as bench_merge. */
 BASE_MUST_CHECK base_status bench_scale(const bench_options *o, const base_alloc *mem,
                                         json_t **json_out);

@@ -1,5 +1,7 @@
 #include "launch/bench_print.h"
 
+#include "worker/bench/parts.h"
+
 #include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
@@ -172,7 +174,7 @@ static const char *length_text(double n, char text[24])
     return text;
 }
 
-static void print_scale(const json_t *root)
+static void print_steps(const json_t *root)
 {
     size_t i = 0;
     const json_t *r = NULL;
@@ -210,6 +212,64 @@ static void print_scale(const json_t *root)
         (void)printf("%-24s %12.1f  %.0f\n", json_string_value(json_object_get(r, "policy")),
                      real_of(r, "bytes_per_token"), real_of(r, "largest_context"));
     }
+}
+
+/* Lines of the chunks that were timed. */
+static void print_timed(const json_t *row)
+{
+    size_t i = 0;
+    const json_t *chunk = NULL;
+    char text[24];
+    json_array_foreach(json_object_get(row, "timed"), i, chunk)
+    {
+        (void)printf("  after %-8s %10.2f ms", length_text(real_of(chunk, "position"), text),
+                     real_of(chunk, "ms"));
+        for (int k = 0; k < BENCH_N_PARTS; k++) {
+            const char *part = bench_part_name((bench_part)k);
+            if (real_of(chunk, part) > 0.0) {
+                (void)printf("  %s %.2f", part, real_of(chunk, part));
+            }
+        }
+        (void)printf("\n");
+    }
+}
+
+static void print_prompts(const json_t *root)
+{
+    size_t i = 0;
+    const json_t *r = NULL;
+    char text[24];
+    if (json_array_size(json_object_get(root, "prefill")) == 0) {
+        return;
+    }
+    (void)printf(
+        "\nprefill of one sequence in chunks of %.0f tokens: a chunk's ms is measured after so "
+        "many positions, seconds are of all\nchunks, those between two that were measured on "
+        "the line through these; whole: all were run\n\n%-24s %8s %9s %9s %10s %13s\n",
+        real_of(root, "prefill_chunk"), "cache", "context", "seconds", "whole", "tokens/s",
+        "tokens/s/rank");
+    json_array_foreach(json_object_get(root, "prefill"), i, r)
+    {
+        char whole[16] = "-";
+        (void)printf("%-24s %8s", json_string_value(json_object_get(r, "policy")),
+                     length_text(real_of(r, "context"), text));
+        if (!json_is_true(json_object_get(r, "fits"))) {
+            (void)printf(" does not fit\n");
+            continue;
+        }
+        if (real_of(r, "whole_ms") > 0.0) {
+            (void)snprintf(whole, sizeof whole, "%.3f", real_of(r, "whole_ms") * 1e-3);
+        }
+        (void)printf(" %9.3f %9s %10.1f %13.1f\n", real_of(r, "prefill_ms") * 1e-3, whole,
+                     real_of(r, "tokens_per_s"), real_of(r, "tokens_per_s_per_rank"));
+        print_timed(r);
+    }
+}
+
+static void print_scale(const json_t *root)
+{
+    print_steps(root);
+    print_prompts(root);
 }
 
 void bench_print(const json_t *root)

@@ -161,6 +161,16 @@ base_status bench_scale(const bench_options *o, const base_alloc *mem, json_t **
     if (o->share_gpu) {
         add(l, "--share-gpu");
     }
+    if (o->prefill) {
+        add(l, "--prefill");
+        if (o->whole) {
+            add(l, "--whole");
+        }
+        if (o->parts) {
+            add(l, "--parts");
+        }
+        add_number(l, "--prefill-chunk", o->prefill_chunk);
+    }
     add_number(l, "--threads", o->threads[0]);
     add_number(l, "--batch", o->batch);
     for (int32_t i = 0; i < o->n_policies; i++) {

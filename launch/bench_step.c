@@ -85,8 +85,11 @@ static base_status rank_open(const world *w, rank *r, comm *c, int64_t context, 
     BASE_TRY(st, out, kv_shard_create(w->format, &shard, r->ctx, &counting, &r->shard));
     bytes->pages = shard.n_pages * w->format->page_bytes;
     bytes->tails = r->counter.n_bytes - bytes->pages;
-    r->seqs = (bench_seqs){
-        .shard = r->shard, .rank = comm_rank(c), .n_ranks = o->n_ranks, .batch = o->batch};
+    r->seqs = (bench_seqs){.shard = r->shard,
+                           .n_pages = shard.n_pages,
+                           .rank = comm_rank(c),
+                           .n_ranks = o->n_ranks,
+                           .batch = o->batch};
     if (o->device != KERN_DEVICE_CPU) {
         const forward_limits decode = {.max_step_tokens = o->batch,
                                        .max_samples = o->batch,

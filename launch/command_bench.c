@@ -5,11 +5,11 @@
 #include "launch/bench_print.h"
 #include "launch/commands.h"
 #include "launch/options.h"
+#include "worker/bench/chunks.h"
 
 #include <stdio.h>
 #include <string.h>
 
-#define MAX_CHUNK   8192
 #define MAX_QUERIES (1 << 16)
 #define MERGE_RANKS 2
 
@@ -49,7 +49,7 @@ typedef struct settings { /* as given */
     int32_t heads, kv_heads, head_dim, batch, queries, prefill_chunk, ranks;
     int64_t context; /* 0: the usual one */
     double seconds;  /* below 0: the usual ones */
-    bool json, share_gpu;
+    bool json, share_gpu, prefill, whole, parts;
     char policies[BENCH_MAX_POLICIES][128];
 } settings;
 
@@ -174,6 +174,9 @@ static base_status options_of(settings *s, kind what, bench_options *o)
     o->merge = s->merge;
     o->weights = s->weights;
     o->share_gpu = s->share_gpu;
+    o->prefill = s->prefill;
+    o->whole = s->whole;
+    o->parts = s->parts;
     BASE_TRY(st, out,
              options_lengths("--contexts", s->contexts, KERN_BLOCK_TOKENS, BENCH_MAX_CONTEXT,
                              o->contexts, BENCH_MAX_CONTEXTS, &o->n_contexts));
@@ -187,6 +190,14 @@ static base_status options_of(settings *s, kind what, bench_options *o)
         st = BASE_FAIL(BASE_BAD_INPUT, "bench step takes one policy and one number of threads");
     } else if ((what == PACK || what == SCALE) && o->n_threads != 1) {
         st = BASE_FAIL(BASE_BAD_INPUT, "bench %s takes one number of threads", kinds[what].name);
+    } else if (s->prefill && what != SCALE) {
+        st = BASE_FAIL(BASE_BAD_INPUT, "--prefill is bench scale's, not bench %s's",
+                       kinds[what].name);
+    } else if (!s->prefill && (s->whole || s->parts)) {
+        st = BASE_FAIL(BASE_BAD_INPUT, "--%s is of bench scale --prefill",
+                       s->whole ? "whole" : "parts");
+    } else if (s->prefill) {
+        st = bench_chunks_check(s->prefill_chunk);
     }
 out:
     return st;
@@ -224,8 +235,13 @@ static const base_option table[] = {
     {"share-gpu", 0, NULL, "scale: ranks may share a GPU, for tests: times say nothing",
      BASE_OPTION_FLAG(settings, share_gpu)},
     {"model", 0, "DIR", "step, scale: model folder", BASE_OPTION_TEXT(settings, model)},
-    {"prefill-chunk", 0, "C", "step: tokens of a chunk",
-     BASE_OPTION_I32(settings, prefill_chunk, 1, MAX_CHUNK)},
+    {"prefill", 0, NULL, "scale: prompts of as many positions, too",
+     BASE_OPTION_FLAG(settings, prefill)},
+    {"whole", 0, NULL, "with --prefill: all chunks of a prompt, too",
+     BASE_OPTION_FLAG(settings, whole)},
+    {"parts", 0, NULL, "with --prefill: op by op, too", BASE_OPTION_FLAG(settings, parts)},
+    {"prefill-chunk", 0, "C", "step, scale: tokens of a chunk of a prompt",
+     BASE_OPTION_I32(settings, prefill_chunk, 1, BENCH_MAX_CHUNK)},
     {"seconds", 0, "S", "attention, prefill: how long to measure; merge: each line",
      BASE_OPTION_REAL(settings, seconds, 0, 600)},
     {"device", 0, "DEVICE", "cpu or cuda (a GPU if there is one)",

@@ -116,6 +116,32 @@ class Bench(unittest.TestCase):
                 held = p["largest_context"] * p["bytes_per_token"] * 32 / ranks
                 self.assertTrue(0.9 * report["room_bytes"] < held < report["room_bytes"], (p, report["room_bytes"]))
 
+    def test_scale_times_chunks_of_prompts_and_adds_them_up(self):
+        """And all of them, and part by part."""
+        for ranks, policy in (("1", "kivi:k=2,v=2"), ("3", "tq:k=3,v=3")):
+            done = run("scale", "--prefill", "--whole", "--parts", "--prefill-chunk", "256", "--ranks", ranks, "--model",
+                       MODEL, "--contexts", "200,2K,2100", "--kv", policy, "--device", "cpu", "--json")
+            self.assertEqual(done.returncode, 0, done.stderr)
+            report = json.loads(done.stdout)
+            self.assertEqual(report["prefill_chunk"], 256)
+            rows = report["prefill"]
+            self.assertEqual([(r["policy"], r["context"]) for r in rows],
+                             [(policy, n) for n in (200, 2048, 2100)])
+            self.assertEqual([(t["position"], t["tokens"]) for r in rows for t in r["timed"]],
+                             [(0, 200), (0, 256), (512, 256), (1024, 256), (1280, 256), (1792, 256),
+                              (0, 256), (512, 256), (1024, 256), (1280, 256), (1792, 256), (2048, 52)])
+            for r in rows:
+                self.assertTrue(r["fits"] and r["cache_bytes"] <= report["room_bytes"])
+                self.assertGreater(r["whole_ms"], 0)
+                self.assertAlmostEqual(r["tokens_per_s"] * r["prefill_ms"] / r["context"], 1000, places=3)
+                self.assertAlmostEqual(r["tokens_per_s_per_rank"] * int(ranks), r["tokens_per_s"], places=3)
+                for t in r["timed"]:
+                    self.assertTrue(t["ms"] > 0 and t["attention"] > 0 and t["gemm"] > 0, t)
+                    self.assertEqual(t["exchange"] > 0, ranks == "3")
+            a, b, c, d, e = (t["ms"] for t in rows[1]["timed"])  # of eight: 0, 2, 4, 5 and 7
+            self.assertAlmostEqual(rows[1]["prefill_ms"], 1.5 * a + 2 * b + 1.5 * c + 1.5 * d + 1.5 * e, places=3)
+
+    def test_scale_refuses_what_it_does_not_know(self):
         done = run("scale", "--merge", "carrier", "--model", "random:tiny", "--contexts", "1K", "--device", "cpu")
         self.assertEqual(done.returncode, 2)
         self.assertIn("--merge is 'carrier', allowed auto, mpi, nccl-ag", done.stderr.decode())
@@ -145,6 +171,11 @@ class Bench(unittest.TestCase):
                                  (("attention", "--device", "cpu", "--paths", "mmx"), "mmx"),
                                  (("pack", "--threads", "1,2", "--device", "cpu"), "one number"),
                                  (("scale", "--contexts", "4K,x"), "4K,x"),
+                                 (("scale", "--prefill", "--prefill-chunk", "200"),
+                                  "--prefill-chunk is 200, allowed are multiples of 128 up to 8192"),
+                                 (("scale", "--prefill-chunk", "8193"), "--prefill-chunk is 8193, allowed 1..8192"),
+                                 (("scale", "--whole"), "--whole is of bench scale --prefill"),
+                                 (("step", "--prefill"), "--prefill is bench scale's, not bench step's"),
                                  ((), "attention|prefill|pack|step|merge|scale is missing")):
             done = run(*arguments)
             self.assertEqual(done.returncode, 2, done.stderr)

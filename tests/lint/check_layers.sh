@@ -17,7 +17,7 @@ check kvshard     base/ kernels/
 check proto       base/
 check worker      base/ kernels/ kvshard/ proto/
 check coordinator base/ proto/ kvshard/owner.h
-check launch      base/ kernels/ kvshard/ proto/ worker/model/ worker/eval/ worker/bench/seqs.h worker/bench/parts.h coordinator/text/
+check launch      base/ kernels/ kvshard/ proto/ worker/model/ worker/eval/ worker/bench/seqs.h worker/bench/chunks.h worker/bench/parts.h coordinator/text/
 
 only() { # include pattern, then the extended regexp of paths that may hold it
     grep -rnE --include='*.[ch]' --include='*.cu' "^#include <$1" base kernels kvshard proto worker coordinator launch |

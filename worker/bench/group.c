@@ -64,6 +64,25 @@ out:
     return st;
 }
 
+base_status bench_group_largest(const bench_group *g, double *values, int32_t n)
+{
+    base_status st = BASE_OK;
+    const int32_t n_ranks = g->m.world.n_ranks;
+    const size_t n_bytes = (size_t)n * sizeof *values;
+    double *all = base_heap.get(base_heap.ctx, (size_t)n_ranks * n_bytes);
+
+    if (all == NULL) {
+        return BASE_FAIL(BASE_NO_MEMORY, "times of %d ranks", n_ranks);
+    }
+    BASE_TRY(st, out, comm_all_gather(g->m.ranks, values, all, n_bytes, BENCH_TIMEOUT_MS));
+    for (int32_t i = 0; i < n_ranks * n; i++) {
+        values[i % n] = all[i] > values[i % n] ? all[i] : values[i % n];
+    }
+out:
+    base_heap.put(base_heap.ctx, all);
+    return st;
+}
+
 void bench_group_close(bench_group *g)
 {
     resident_unbind(g->m.ctx, g->m.model);

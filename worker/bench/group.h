@@ -7,6 +7,8 @@
 
 #include "worker/boot/member.h"
 
+#define BENCH_TIMEOUT_MS 60000 /* of an exchange: ranks may share a GPU, and then take turns */
+
 typedef struct bench_group_options {
     const char *model;
     seat_wishes wishes;
@@ -26,6 +28,8 @@ typedef struct bench_group {
 /* Collective.  Errors: those of the parts; the process then ends. */
 BASE_MUST_CHECK base_status bench_group_open(const bench_group_options *options,
                                              const boot_world *world, bench_group *g);
+/* Collective: each of values [n] becomes the largest of all ranks.  Errors: PEER_LOST, NO_MEMORY. */
+BASE_MUST_CHECK base_status bench_group_largest(const bench_group *g, double *values, int32_t n);
 /* Collective, as closing transports is: not where a rank failed alone, since its peers wait elsewhere. */
 void bench_group_close(bench_group *g);
 

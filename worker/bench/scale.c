@@ -1,8 +1,9 @@
 /* ropewalk-bench-scale: one rank of `ropewalk bench scale`, started by mpirun.  Decode steps of one group over contexts and
- * policies; rank 0 writes what was found. */
+ * policies, and prompts as long; rank 0 writes what was found. */
 #include "kernels/comm/comm_merge.h"
 #include "kvshard/calibration.h"
 #include "worker/bench/group.h"
+#include "worker/bench/prefill.h"
 #include "worker/bench/program.h"
 #include "worker/bench/seqs.h"
 
@@ -11,7 +12,6 @@
 #define LAY_OUT_CHUNK 512
 #define WARM_STEPS    4 /* one of them opens a block, which has launches of its own */
 #define N_STEPS       32
-#define TIMEOUT_MS    60000
 #define MAX_CONTEXT   ((int64_t)1 << 26)
 #define MAX_BLOCKS    ((int64_t)1 << 24)
 
@@ -19,7 +19,8 @@ typedef struct settings {
     const char *out, *model;
     const char **policies, **contexts;
     seat_wishes wishes;
-    int32_t batch, n_threads;
+    int32_t batch, n_threads, prefill_chunk;
+    bool prefill, whole, parts;
 } settings;
 
 static const base_option table[] = {
@@ -32,6 +33,13 @@ static const base_option table[] = {
     {"context", 0, "N", "positions of a sequence; may be given again",
      BASE_OPTION_LIST(settings, contexts), .needed = true},
     {"batch", 0, "B", "sequences of a step", BASE_OPTION_I32(settings, batch, 1, BENCH_MAX_BATCH)},
+    {"prefill", 0, NULL, "prompts of as many positions, too", BASE_OPTION_FLAG(settings, prefill)},
+    {"whole", 0, NULL, "of a prompt all chunks, too, beside those that are timed",
+     BASE_OPTION_FLAG(settings, whole)},
+    {"parts", 0, NULL, "of a chunk that is timed each part, too",
+     BASE_OPTION_FLAG(settings, parts)},
+    {"prefill-chunk", 0, "C", "tokens of a step of a prompt",
+     BASE_OPTION_I32(settings, prefill_chunk, KERN_BLOCK_TOKENS, BENCH_MAX_CHUNK)},
     {"device", 0, "DEVICE", "cpu or cuda (GPUs where each rank has one for itself)",
      BASE_OPTION_CHOICE(settings, wishes.device, "cpu, cuda")},
     {"merge", 0, "TRANSPORT", "how ranks exchange partials (what the device has)",
@@ -50,7 +58,7 @@ static const base_command command = {"ropewalk-bench-scale",
 typedef struct sweep {
     const settings *s;
     bench_group g;
-    json_t *policies, *rows;
+    json_t *policies, *rows, *prompts;
 } sweep;
 
 typedef struct sizes { /* of a rank in a row */
@@ -68,7 +76,7 @@ static sizes sizes_of(const sweep *w, const kv_format *format, int64_t context)
         .shard = bench_seqs_options(batch, n_ranks, context + WARM_STEPS + N_STEPS, chunk),
         .forward = {.max_step_tokens = batch,
                     .max_samples = batch,
-                    .timeout_ms = TIMEOUT_MS,
+                    .timeout_ms = BENCH_TIMEOUT_MS,
                     .n_slots = batch},
     };
     s.n_bytes =
@@ -100,37 +108,11 @@ static int by_size(const void *a, const void *b)
     return (x > y) - (x < y);
 }
 
-typedef struct step_times { /* ms; each the largest of all ranks */
-    double p10, p50, p90;
-} step_times;
+enum { P10, P50, P90, N_TIMES };
 
-static base_status largest_times(const sweep *w, double *us, step_times *out)
-{
-    base_status st = BASE_OK;
-    const int32_t n_ranks = w->g.m.world.n_ranks;
-    step_times *all = base_heap.get(base_heap.ctx, (size_t)n_ranks * sizeof *all);
-
-    qsort(us, N_STEPS, sizeof *us, by_size);
-    const step_times mine = {us[N_STEPS / 10] * 1e-3, us[N_STEPS / 2] * 1e-3,
-                             us[N_STEPS - 1 - N_STEPS / 10] * 1e-3};
-    if (all == NULL) {
-        return BASE_FAIL(BASE_NO_MEMORY, "times of %d ranks", n_ranks);
-    }
-    BASE_TRY(st, done, comm_all_gather(w->g.m.ranks, &mine, all, sizeof mine, TIMEOUT_MS));
-    *out = mine;
-    for (int32_t r = 0; r < n_ranks; r++) {
-        out->p10 = all[r].p10 > out->p10 ? all[r].p10 : out->p10;
-        out->p50 = all[r].p50 > out->p50 ? all[r].p50 : out->p50;
-        out->p90 = all[r].p90 > out->p90 ? all[r].p90 : out->p90;
-    }
-done:
-    base_heap.put(base_heap.ctx, all);
-    return st;
-}
-
-/* A cache of this size, laid out, and steps over it. */
+/* A cache of this size, laid out, and steps over it: ms_out [N_TIMES], each the largest of all ranks. */
 static base_status time_steps(sweep *w, const kv_format *format, const sizes *size, int64_t context,
-                              step_times *times_out)
+                              double *ms_out)
 {
     base_status st = BASE_OK;
     const bench_group *g = &w->g;
@@ -144,13 +126,18 @@ static base_status time_steps(sweep *w, const kv_format *format, const sizes *si
         st, out,
         forward_create(g->m.model, format, g->m.ctx, g->m.tensors, &size->forward, &base_heap, &f));
     bench_seqs seqs = {.shard = shard,
+                       .n_pages = size->shard.n_pages,
                        .rank = g->m.world.rank,
                        .n_ranks = g->m.world.n_ranks,
                        .batch = w->s->batch};
     BASE_TRY(st, out, bench_seqs_lay_out(&seqs, context, LAY_OUT_CHUNK));
     BASE_TRY(st, out, bench_seqs_decode(&seqs, f, WARM_STEPS, n_ahead, us));
     BASE_TRY(st, out, bench_seqs_decode(&seqs, f, N_STEPS, n_ahead, us));
-    st = largest_times(w, us, times_out);
+    qsort(us, N_STEPS, sizeof *us, by_size);
+    ms_out[P10] = us[N_STEPS / 10] * 1e-3;
+    ms_out[P50] = us[N_STEPS / 2] * 1e-3;
+    ms_out[P90] = us[N_STEPS - 1 - N_STEPS / 10] * 1e-3;
+    st = bench_group_largest(g, ms_out, N_TIMES);
 out:
     forward_destroy(f);
     kv_shard_destroy(shard);
@@ -174,17 +161,17 @@ static base_status add_row(sweep *w, const kv_format *format, const char *policy
     const int64_t n_blocks = (context / KERN_BLOCK_TOKENS + n_ranks - 1) / n_ranks;
     const int64_t page_bytes = n_blocks * w->s->batch * format->page_bytes;
     const bool fits = size.n_bytes <= g->room_bytes;
-    step_times t = {0};
+    double ms[N_TIMES] = {0};
     json_t *row = json_pack("{s:s, s:I, s:b, s:I, s:I}", "policy", policy, "context",
                             (json_int_t)context, "fits", fits, "page_bytes", (json_int_t)page_bytes,
                             "cache_bytes", (json_int_t)size.n_bytes);
 
     if (fits) {
-        BASE_TRY(st, out, time_steps(w, format, &size, context, &t));
-        const double read_gb = (double)(weights_read(g) + page_bytes) * 1e-6 / t.p50;
+        BASE_TRY(st, out, time_steps(w, format, &size, context, ms));
+        const double read_gb = (double)(weights_read(g) + page_bytes) * 1e-6 / ms[P50];
         json_t *times =
-            json_pack("{s:f, s:f, s:f, s:f, s:f}", "step_ms", t.p50, "p10_ms", t.p10, "p90_ms",
-                      t.p90, "tokens_per_s_per_rank", w->s->batch * 1e3 / (t.p50 * n_ranks),
+            json_pack("{s:f, s:f, s:f, s:f, s:f}", "step_ms", ms[P50], "p10_ms", ms[P10], "p90_ms",
+                      ms[P90], "tokens_per_s_per_rank", w->s->batch * 1e3 / (ms[P50] * n_ranks),
                       "read_share", g->read_gb > 0.0 ? read_gb / g->read_gb : 0.0);
         (void)json_object_update(row, times);
         json_decref(times);
@@ -192,6 +179,64 @@ static base_status add_row(sweep *w, const kv_format *format, const char *policy
 out:
     (void)json_array_append_new(w->rows, row);
     return st;
+}
+
+/* Of the chunks that are timed; parts [n_timed][BENCH_N_PARTS], or NULL. */
+static json_t *describe_timed(const bench_chunks *c, const double *ms, const double *parts)
+{
+    json_t *timed = json_array();
+    for (int32_t i = 0; i < c->n_timed; i++) {
+        json_t *one = json_pack("{s:I, s:i, s:f}", "position", (json_int_t)c->begins[i], "tokens",
+                                bench_chunks_tokens(c, i), "ms", ms[i]);
+        for (int32_t k = 0; k < BENCH_N_PARTS && parts != NULL; k++) {
+            (void)json_object_set_new(one, bench_part_name((bench_part)k),
+                                      json_real(parts[i * BENCH_N_PARTS + k]));
+        }
+        (void)json_array_append_new(timed, one);
+    }
+    return timed;
+}
+
+/* A prompt that fits. */
+static base_status time_prompt(const sweep *w, const bench_prompt *p, json_t *row)
+{
+    base_status st = BASE_OK;
+    double ms[BENCH_MAX_TIMED];
+    double parts[BENCH_MAX_TIMED * BENCH_N_PARTS];
+
+    BASE_TRY(st, out, bench_prompt_time(p, ms));
+    if (w->s->parts) {
+        BASE_TRY(st, out, bench_prompt_time_parts(p, parts));
+    }
+    const double all_ms = bench_chunks_total(p->chunks, ms);
+    const double per_s = (double)p->chunks->n_tokens * 1e3 / all_ms;
+    json_t *times = json_pack("{s:f, s:f, s:f, s:o}", "prefill_ms", all_ms, "tokens_per_s", per_s,
+                              "tokens_per_s_per_rank", per_s / w->g.m.world.n_ranks, "timed",
+                              describe_timed(p->chunks, ms, w->s->parts ? parts : NULL));
+    (void)json_object_update(row, times);
+    json_decref(times);
+    if (w->s->whole) {
+        double whole_ms = 0.0;
+        BASE_TRY(st, out, bench_prompt_time_whole(p, &whole_ms));
+        (void)json_object_set_new(row, "whole_ms", json_real(whole_ms));
+    }
+out:
+    return st;
+}
+
+/* A prompt of one sequence. */
+static base_status add_prompt(sweep *w, const kv_format *format, const char *policy,
+                              int64_t context)
+{
+    const bench_chunks chunks = bench_chunks_of(context, w->s->prefill_chunk);
+    const bench_prompt prompt = {&w->g, format, &chunks};
+    const int64_t n_bytes = bench_prompt_bytes(&prompt);
+    const bool fits = n_bytes <= w->g.room_bytes;
+    json_t *row = json_pack("{s:s, s:I, s:b, s:I}", "policy", policy, "context",
+                            (json_int_t)context, "fits", fits, "cache_bytes", (json_int_t)n_bytes);
+
+    (void)json_array_append_new(w->prompts, row);
+    return fits ? time_prompt(w, &prompt, row) : BASE_OK;
 }
 
 /* All contexts with one policy. */
@@ -221,6 +266,9 @@ static base_status add_policy(sweep *w, const char *text)
         BASE_TRY(st, out,
                  base_option_number("--context", *at, KERN_BLOCK_TOKENS, MAX_CONTEXT, &context));
         BASE_TRY(st, out, add_row(w, format, text, context));
+        if (w->s->prefill) {
+            BASE_TRY(st, out, add_prompt(w, format, text, context));
+        }
     }
 out:
     kv_format_destroy(format);
@@ -235,6 +283,7 @@ static base_status sweep_all(sweep *w, const boot_world *world)
     const bench_group_options options = {
         .model = s->model, .wishes = s->wishes, .batch = s->batch, .n_threads = s->n_threads};
 
+    BASE_TRY(st, out, bench_chunks_check(s->prefill_chunk));
     BASE_TRY(st, out, bench_group_open(&options, world, &w->g));
     for (const char **at = s->policies; *at != NULL; at++) {
         BASE_TRY(st, out, add_policy(w, *at));
@@ -245,28 +294,32 @@ out:
 
 static base_status run(void *settings_of, const boot_world *world, json_t **json_out)
 {
-    sweep w = {.s = settings_of, .policies = json_array(), .rows = json_array()};
+    sweep w = {
+        .s = settings_of, .policies = json_array(), .rows = json_array(), .prompts = json_array()};
     const base_status st = sweep_all(&w, world);
 
     if (st == BASE_OK) {
         const bench_group *g = &w.g;
         *json_out = json_pack(
-            "{s:s, s:s, s:s, s:s, s:s, s:s, s:i, s:i, s:i, s:f, s:I, s:I, s:O, s:O}", "bench",
-            "scale", "device", kern_device_name(g->m.seat.device), "gpu", g->gpu, "model",
+            "{s:s, s:s, s:s, s:s, s:s, s:s, s:i, s:i, s:i, s:f, s:I, s:I, s:O, s:O, s:i, s:O}",
+            "bench", "scale", "device", kern_device_name(g->m.seat.device), "gpu", g->gpu, "model",
             g->m.model->name, "weights", g->m.splits ? "split" : "replicated", "merge",
             comm_name(g->m.tensors), "ranks", world->n_ranks, "batch", w.s->batch, "steps", N_STEPS,
             "read_gb_per_s", g->read_gb, "weight_bytes", (json_int_t)g->weight_bytes, "room_bytes",
-            (json_int_t)g->room_bytes, "policies", w.policies, "rows", w.rows);
+            (json_int_t)g->room_bytes, "policies", w.policies, "rows", w.rows, "prefill_chunk",
+            w.s->prefill_chunk, "prefill", w.prompts);
         bench_group_close(&w.g);
     }
     json_decref(w.policies);
     json_decref(w.rows);
+    json_decref(w.prompts);
     return st;
 }
 
 int main(int argc, char **argv)
 {
     static const bench_program program = {&command, "bench scale", run};
-    settings s = {.batch = 1, .wishes = {.merge = "auto", .weights = "replicated"}};
+    settings s = {
+        .batch = 1, .prefill_chunk = 512, .wishes = {.merge = "auto", .weights = "replicated"}};
     return bench_program_run(&program, argc, argv, &s, &s.out);
 }

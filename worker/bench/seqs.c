@@ -20,11 +20,19 @@ base_status bench_seqs_grow(bench_seqs *s, int32_t slot, int32_t n_tokens)
 
     for (int32_t block = s->n_blocks[slot]; block < end && st == BASE_OK; block++) {
         if (block % s->n_ranks == s->rank) {
-            st = kv_shard_add_page(s->shard, slot, block, block / s->n_ranks * s->batch + slot);
+            const int32_t page = (block / s->n_ranks * s->batch + slot) % s->n_pages;
+            st = kv_shard_add_page(s->shard, slot, block, page);
         }
     }
     s->n_blocks[slot] = end;
     return st;
+}
+
+void bench_seqs_clear(bench_seqs *s, int32_t slot)
+{
+    kv_shard_clear_slot(s->shard, slot);
+    s->positions[slot] = 0;
+    s->n_blocks[slot] = 0;
 }
 
 base_status bench_seqs_lay_out(bench_seqs *s, int64_t n_tokens, int32_t chunk)

@@ -16,6 +16,8 @@
 
 typedef struct bench_seqs {
     kv_shard *shard; /* borrowed; made with bench_seqs_options */
+    int32_t
+        n_pages; /* of the shard; where the sequences have more blocks, pages are theirs again and again */
     int32_t rank, n_ranks;
     int32_t batch;
     int64_t positions[BENCH_MAX_BATCH]; /* of each sequence: where its next token goes */
@@ -28,6 +30,9 @@ kv_shard_options bench_seqs_options(int32_t batch, int32_t n_ranks, int64_t n_to
 
 /* The pages of a slot's next n_tokens, which a step then has.  Errors: those of kv_shard_add_page. */
 BASE_MUST_CHECK base_status bench_seqs_grow(bench_seqs *s, int32_t slot, int32_t n_tokens);
+
+/* Its sequence begins again, with no page. */
+void bench_seqs_clear(bench_seqs *s, int32_t slot);
 
 /* n_tokens more for every slot, at most chunk in a step.  Errors: those of the shard. */
 BASE_MUST_CHECK base_status bench_seqs_lay_out(bench_seqs *s, int64_t n_tokens, int32_t chunk);
