@@ -228,7 +228,7 @@ def draw_table(scaling, model, shape, run, contexts, counts):
             if scaling.fits(shape, one):
                 times.setdefault(context, {})[n] = scaling.step_ms(shape, one)
     name = f"{model}, {run.weights} weights, predicted"
-    return plot_scale.draw({(name, run.batch, run.policy): times})
+    return plot_scale.draw({(name, run.batch, run.policy): times}, {})
 
 
 def print_limits(scaling, shapes, policy, counts):
