@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""Predicts the time of a decode step on 1 to 128 GPUs from constants that were measured (docs/scaling.md).
+"""Predicts the time of a decode step and of a prompt on 1 to 128 GPUs from constants that were measured (docs/scaling.md).
 
 usage: scaling.py table [--model SHAPE] [--kv POLICY] [--batch B] [--contexts N,..] [--ranks N,..] [--weights W] [--way W]
-                       [--host N] [--svg FILE]
+                       [--host N] [--prefill-chunk C] [--svg FILE]
        scaling.py check     what was measured beside what is predicted
        scaling.py limits    where sharding stops paying: the ranks of the shortest step, and those from which on an
                             exchange takes longer than a shard's attention
@@ -23,6 +23,7 @@ SHAPES = os.path.join(HERE, "../../worker/model/random_shapes.def")
 BLOCK = 128
 MODEL_BYTES = 2  # bf16
 ROW_BYTES = 129 * 4
+F32 = 4
 
 
 @dataclass
@@ -46,6 +47,7 @@ class Run:
     ranks: int = 1
     weights: str = "replicated"  # or split
     way: str = "lsa"  # or nccl
+    chunk: int = 8192  # of a prompt
 
 
 def shape_of(config):
@@ -150,6 +152,72 @@ class Scaling:
         layer = self.value("layer_us") + self.attention_us(shape, run) + self.exchanges_us(shape, run)
         return (self.value("step_us") + self.linear_us(shape, run) + shape.layers * layer) * 1e-3
 
+    # -- a prompt of one sequence: us of a layer of a chunk
+
+    def own_rows(self, run, tokens):
+        """Of a step of so many tokens, which a rank embeds and multiplies (worker/model/rows.h)."""
+        shared = run.weights == "replicated" and tokens >= run.ranks * max(64, run.ranks)
+        return math.ceil(tokens / run.ranks) if shared else tokens
+
+    def rate(self, name, of, rows):
+        """FLOP a us with so many rows, of the kind that is nearest."""
+        known = self.c[name]
+        kind = min(known["tflops"], key=lambda k: abs(math.log(int(k) / of)))
+        near = min(max(rows, known["rows"][0]), known["rows"][-1])
+        return 1e6 * between(math.log2(near), [math.log2(n) for n in known["rows"]], known["tflops"][kind])
+
+    def chunk_products_us(self, shape, run, tokens):
+        rows = self.own_rows(run, tokens)
+        elems = sum(n for n, times in self.products(shape, run)[:-1]) / MODEL_BYTES  # the head is a token's
+        return 2 * rows * elems / self.rate("prefill_products", shape.width, rows)
+
+    def chunk_attention_us(self, shape, run, tokens, position):
+        """Of all rows, over a rank's positions; q and o of all rows are read and written however few these are."""
+        pairs = tokens * (position + (tokens + 1) / 2) / run.ranks
+        us = 4 * shape.head_dim * shape.heads * pairs / self.rate("prefill_attention", shape.heads / shape.kv_heads, tokens)
+        rows = 2 * tokens * shape.heads * shape.head_dim * F32
+        return us + self.value("prefill_attention_us") + rows / (self.value("prefill_attention_gb_per_s") * 1e3)
+
+    def chunk_store_us(self, shape, run, tokens):
+        """Turning q, k and v of all rows; pages of a rank's own."""
+        row = (shape.heads + 2 * shape.kv_heads) * shape.head_dim * F32
+        pages = 2 * shape.kv_heads * shape.head_dim * MODEL_BYTES / run.ranks
+        gb = self.value("prefill_append_gb_per_s"), self.value("prefill_pack_gb_per_s")
+        return tokens * (2 * row / (gb[0] * 1e3) + pages / (gb[1] * 1e3))
+
+    def chunk_merge_us(self, shape, run, tokens):
+        """Partials of all rows are dealt, and those of the rank's own rows or heads read."""
+        if run.ranks == 1:
+            return 0.0
+        partials = tokens * shape.heads * (shape.head_dim + 1) * F32
+        return 3 * partials / (self.value("memory_gb_per_s") * 1e3)
+
+    def chunk_exchange_bytes(self, shape, run, tokens):
+        """That a rank receives, of a layer."""
+        others = (run.ranks - 1) / run.ranks
+        partials = tokens * shape.heads * (shape.head_dim + 1) * F32
+        if run.weights == "replicated" and self.own_rows(run, tokens) == tokens:
+            return (run.ranks - 1) * partials  # all, to all
+        if run.weights == "replicated":
+            return others * (tokens * (shape.heads + 2 * shape.kv_heads) * shape.head_dim * F32 + partials)
+        return others * (partials + 2 * 2 * tokens * shape.width * F32)  # two sums, each out and back
+
+    def chunk_exchange_us(self, shape, run, tokens):
+        near = min(run.ranks, self.value("nvlink_ranks"))
+        hosts = math.ceil(run.ranks / near)
+        gb = self.value("nvlink_gb_per_s") if hosts == 1 else self.value("network_gb_per_s")
+        return self.chunk_exchange_bytes(shape, run, tokens) / (gb * 1e3)
+
+    def chunk_ms(self, shape, run, tokens, position):
+        layer = (self.chunk_products_us(shape, run, tokens) + self.chunk_attention_us(shape, run, tokens, position) +
+                 self.chunk_store_us(shape, run, tokens) + self.chunk_merge_us(shape, run, tokens) +
+                 self.chunk_exchange_us(shape, run, tokens))
+        return shape.layers * layer * 1e-3
+
+    def prefill_s(self, shape, run):
+        begins = range(0, run.context, run.chunk)
+        return sum(self.chunk_ms(shape, run, min(run.chunk, run.context - at), at) for at in begins) * 1e-3
+
     def room_bytes(self, shape, run):
         """For pages, of a rank."""
         return self.value("room_share") * (self.value("free_gb") * 1e9 - self.weight_bytes(shape, run))
@@ -198,10 +266,39 @@ def errors(scaling, shapes):
     return found
 
 
+def prefill_errors(scaling, shapes):
+    """As errors: [(row, predicted s, error)]."""
+    found = []
+    for row in (row for run in scaling.c["measured_prefill"] for row in run["rows"]):
+        model, context, chunk, policy, ranks, s = row
+        predicted = scaling.prefill_s(shapes[model], Run(context, 1, policy, ranks, chunk=chunk))
+        found.append((row, predicted, predicted / s - 1.0))
+    return found
+
+
 def print_check(scaling, shapes):
     print("| model, positions, batch, ranks | pages | measured, ms | predicted, ms | error, % |\n|---|---|---|---|---|")
     for (model, context, batch, policy, ranks, ms), predicted, error in errors(scaling, shapes):
         print(f"| {model}, {plot_scale.length(context)}, {batch}, {ranks} | `{policy}` | {ms:.2f} | {predicted:.2f} | {100 * error:+.1f} |")
+
+
+    print("\n| model, positions, chunk, ranks | pages | measured, s | predicted, s | error, % |\n|---|---|---|---|---|")
+    for (model, context, chunk, policy, ranks, s), predicted, error in prefill_errors(scaling, shapes):
+        print(f"| {model}, {plot_scale.length(context)}, {chunk}, {ranks} | `{policy}` | {s:.2f} | {predicted:.2f} | {100 * error:+.1f} |")
+
+
+def print_prefill(scaling, shape, run, contexts, counts):
+    """Seconds of a prompt, and how many times faster it is than on one GPU, whether that holds it or not."""
+    print(f"\n| prefill, chunks of {run.chunk} | " + " | ".join(f"{n} GPU{'s' * (n > 1)}" for n in counts) + " |\n" + "|---" * (len(counts) + 1) + "|")
+    for context in contexts:
+        cells = []
+        for n in counts:
+            one = at(run, context=context, ranks=n)
+            s = scaling.prefill_s(shape, one)
+            times = scaling.prefill_s(shape, at(one, ranks=1)) / s
+            text = f"{s:.2f}" if s < 10 else f"{s:.1f}"
+            cells.append((text + (f", {times:.2f}" if n > 1 else "")) if scaling.fits(shape, one) else "-")
+        print(f"| {plot_scale.length(context)} | " + " | ".join(cells) + " |")
 
 
 def print_table(scaling, shape, run, contexts, counts):
@@ -227,8 +324,10 @@ def draw_table(scaling, model, shape, run, contexts, counts):
             one = at(run, context=context, ranks=n)
             if scaling.fits(shape, one):
                 times.setdefault(context, {})[n] = scaling.step_ms(shape, one)
+    prompts = {context: {n: scaling.prefill_s(shape, at(run, context=context, ranks=n)) for n in of_context}
+               for context, of_context in times.items()}
     name = f"{model}, {run.weights} weights, predicted"
-    return plot_scale.draw({(name, run.batch, run.policy): times}, {})
+    return plot_scale.draw({(name, run.batch, run.policy): times}, {(name, run.chunk, run.policy): prompts})
 
 
 def print_limits(scaling, shapes, policy, counts):
@@ -256,6 +355,7 @@ def main():
     parser.add_argument("--weights", default="replicated", choices=("replicated", "split"))
     parser.add_argument("--way", default="lsa", choices=("lsa", "nccl"), help="inside a host; between hosts it is nccl")
     parser.add_argument("--host", type=int, metavar="N", help="GPUs of a host, joined by NVLink; 1: InfiniBand alone")
+    parser.add_argument("--prefill-chunk", type=int, default=8192, metavar="C")
     parser.add_argument("--svg", metavar="FILE", help="the table as plots")
     given = parser.parse_args()
     scaling, shapes = Scaling(read_constants()), read_shapes()
@@ -266,8 +366,9 @@ def main():
     elif given.what == "limits":
         print_limits(scaling, shapes, given.kv, given.ranks)
     else:
-        run = Run(0, given.batch, given.kv, 1, given.weights, given.way)
+        run = Run(0, given.batch, given.kv, 1, given.weights, given.way, given.prefill_chunk)
         print_table(scaling, shapes[given.model], run, given.contexts, given.ranks)
+        print_prefill(scaling, shapes[given.model], at(run, batch=1), given.contexts, [n for n in given.ranks if n <= 8])
         if given.svg is not None:
             with open(given.svg, "w") as file:
                 file.write(draw_table(scaling, given.model, shapes[given.model], run, given.contexts, given.ranks))

@@ -27,6 +27,15 @@ CONSTANTS = {
     "network_gb_per_s": {"value": 1},
     "free_gb": {"value": 1.45e-4},
     "room_share": {"value": 0.9},
+    # 1e-3 TFLOP/s are 1000 FLOP a us.
+    "prefill_products": {"rows": [64, 256], "tflops": {"8": [1e-3, 2e-3]}},
+    "prefill_attention": {"rows": [64, 256], "tflops": {"4": [0.05, 0.1]}},
+    "prefill_attention_us": {"value": 100},
+    "prefill_attention_gb_per_s": {"value": 8},
+    "prefill_append_gb_per_s": {"value": 1},
+    "prefill_pack_gb_per_s": {"value": 2},
+    "memory_gb_per_s": {"value": 4},
+    "nvlink_gb_per_s": {"value": 0.5},
 }
 SHAPE = Shape(layers=2, width=8, ffn=16, heads=4, kv_heads=1, head_dim=128, vocab=10, tied=True)
 RUN = Run(context=256, policy="p")
@@ -80,6 +89,44 @@ class ByHand(unittest.TestCase):
         self.assertEqual(self.model.largest_context(SHAPE, RUN), 384)
         self.assertEqual(self.model.largest_context(SHAPE, at(RUN, ranks=4)), 1536)
 
+    def test_a_chunk_on_one_rank(self):
+        # A layer's weights are 6144 + 4096 + 256 + 128 elements; With 4 heads 256 rows see 256 x 256 positions
+        # and 256 x 257 / 2 of their own; q and o are 524288 bytes each.
+        run = at(RUN, chunk=256)
+        self.assertAlmostEqual(self.model.chunk_products_us(SHAPE, run, 256), 2 * 256 * 10624 / 2000)
+        self.assertAlmostEqual(self.model.chunk_attention_us(SHAPE, run, 256, 256), 4 * 128 * 4 * 98432 / 1e5 + 100 + 131.072)
+        # q, k and v of a row are 3072 bytes, read and written; its bf16 rows 512.
+        self.assertAlmostEqual(self.model.chunk_store_us(SHAPE, run, 256), 256 * (6.144 + 0.256))
+        self.assertEqual(self.model.chunk_merge_us(SHAPE, run, 256), 0)
+        self.assertEqual(self.model.chunk_exchange_us(SHAPE, run, 256), 0)
+        self.assertAlmostEqual(self.model.chunk_ms(SHAPE, run, 256, 256), 2 * (2.719744 + 2.24695936 + 1.6384))
+
+    def test_a_chunk_on_two_ranks(self):
+        run = at(RUN, ranks=2)
+        self.assertAlmostEqual(self.model.chunk_products_us(SHAPE, run, 256), 2 * 128 * 10624 / 1500)  # between 64 and 256 rows
+        self.assertAlmostEqual(self.model.chunk_attention_us(SHAPE, run, 256, 256), 2 * 128 * 4 * 98432 / 1e5 + 231.072)
+        self.assertAlmostEqual(self.model.chunk_store_us(SHAPE, run, 256), 256 * (6.144 + 0.128))
+        # Partials: 256 rows of 4 heads of 129 floats, 528384 bytes.  Half of them and of q, k and v come from the other rank.
+        self.assertAlmostEqual(self.model.chunk_merge_us(SHAPE, run, 256), 3 * 528384 / 4000)
+        self.assertEqual(self.model.chunk_exchange_bytes(SHAPE, run, 256), (786432 + 528384) / 2)
+        self.assertAlmostEqual(self.model.chunk_exchange_us(SHAPE, run, 256), 657408 / 500)
+        self.assertAlmostEqual(self.model.chunk_ms(SHAPE, run, 256, 256),
+                               2 * (1.81316267 + 1.23901568 + 1.605632 + 0.396288 + 1.314816))
+        # 100 rows are too few to share: all partials go to all.
+        self.assertEqual(self.model.own_rows(run, 100), 100)
+        self.assertEqual(self.model.chunk_exchange_bytes(SHAPE, run, 100), 206400)
+
+    def test_a_chunk_on_two_ranks_that_share_the_weights(self):
+        run = at(RUN, ranks=2, weights="split")  # q, k and v whole, the others halves: 6144 + 2048 + 128 + 64 elements
+        self.assertAlmostEqual(self.model.chunk_products_us(SHAPE, run, 256), 2 * 256 * 8384 / 2000)
+        self.assertEqual(self.model.chunk_exchange_bytes(SHAPE, run, 256), (528384 + 2 * 2 * 256 * 32) / 2)
+        self.assertAlmostEqual(self.model.chunk_exchange_us(SHAPE, at(run, ranks=8), 256), 7 / 8 * 561152 / 1000)  # two hosts
+
+    def test_a_prompt_is_its_chunks(self):
+        run = at(RUN, context=612, chunk=256)
+        parts = [self.model.chunk_ms(SHAPE, run, *chunk) for chunk in ((256, 0), (256, 256), (100, 512))]
+        self.assertAlmostEqual(self.model.prefill_s(SHAPE, run), sum(parts) * 1e-3)
+
     def test_where_sharding_stops_paying(self):
         self.assertEqual(self.model.outweighed_at(SHAPE, RUN, (1, 2, 4)), 4)  # 9 and 7 us, then 9 and 12
         self.assertEqual(self.model.best_ranks(SHAPE, RUN, (1, 2, 4)), 2)
@@ -90,7 +137,7 @@ class Measured(unittest.TestCase):
 
     def test_constants_say_where_they_come_from(self):
         constants = scaling.read_constants()
-        runs = constants.pop("measured")
+        runs = constants.pop("measured") + constants.pop("measured_prefill")
         del constants["about"]
         for constant in (*constants.values(), *runs):
             self.assertRegex(constant["source"], "^(measured|lab|reference, not measured|guess): ")
@@ -102,6 +149,10 @@ class Measured(unittest.TestCase):
 
     def test_predictions_of_measured_rows(self):
         for row, predicted, error in scaling.errors(Scaling(scaling.read_constants()), scaling.read_shapes()):
+            self.assertLess(abs(error), self.BOUND, (row, predicted))
+
+    def test_predictions_of_measured_prompts(self):
+        for row, predicted, error in scaling.prefill_errors(Scaling(scaling.read_constants()), scaling.read_shapes()):
             self.assertLess(abs(error), self.BOUND, (row, predicted))
 
 
