@@ -12,7 +12,7 @@
 
 namespace {
 
-constexpr int64_t kScratchBytes = 64ll << 20;   /* a chunk of 2048 rows of 16384 */
+constexpr int64_t kScratchBytes = 64ll << 20;   /* of rows: a chunk of 8192 rows of 4096 */
 constexpr int64_t kWorkspaceBytes = 32ll << 20; /* what cuBLAS itself takes on Hopper */
 constexpr int64_t kAlign = 256;                 /* of what lies in the scratch */
 constexpr int kMaxPlans = 64;                   /* seven weights a layer, times a few batch sizes */
@@ -155,8 +155,9 @@ extern "C" base_status cuda_gemm_create(const base_alloc *mem, cuda_gemm **gemm_
     }
     gemm->mem = *mem;
     BASE_TRY(st, out, blas_to_status(cublasLtCreate(&gemm->handle), "cuBLASLt"));
-    BASE_TRY(st, out,
-             cuda_to_status(cudaMalloc(&gemm->scratch, kScratchBytes), "rows of a product"));
+    BASE_TRY(
+        st, out,
+        cuda_to_status(cudaMalloc(&gemm->scratch, kScratchBytes + kAlign), "rows of a product"));
     BASE_TRY(
         st, out,
         cuda_to_status(cudaMalloc(&gemm->workspace, kWorkspaceBytes), "workspace of cuBLASLt"));
@@ -267,7 +268,7 @@ extern "C" base_status cuda_gemm_blas(cuda_gemm *gemm, void *stream, const kern_
     const bool split = small && args->m <= CUDA_SPLIT_ROWS;
     const int64_t row_bytes =
         split ? 2 * (2 * (int64_t)args->k + 4 * (int64_t)args->n) : 2 * (int64_t)args->k;
-    const int64_t most = small ? (kScratchBytes - kAlign) / row_bytes : args->m;
+    const int64_t most = small ? kScratchBytes / row_bytes : args->m;
     kern_gemm_args a = *args;
     base_status st = BASE_OK;
 

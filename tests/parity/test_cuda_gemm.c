@@ -27,12 +27,13 @@ static void shapes_beyond_the_cache_are_planned_again(void **state)
     cuda_gemm_destroy(gemm);
 }
 
-/* The sums of 150000 columns fill the scratch before the rows end. */
+/* The sums of 150000 columns fill the scratch before the rows end; 8192 rows of 4096 fill it. */
 static void rows_beyond_the_scratch_take_turns(void **state)
 {
     cuda_gemm *gemm = gemm_case_state();
     (void)state;
     gemm_case_check(gemm, &(gemm_case){70, 150000, 8, 0, 0, BASE_BF16, true, false});
+    gemm_case_check(gemm, &(gemm_case){8193, 8, 4096, 0, 0, BASE_BF16, true, false});
     cuda_gemm_destroy(gemm);
 }
 
