@@ -179,11 +179,11 @@ class Scaling:
         return us + self.value("prefill_attention_us") + rows / (self.value("prefill_attention_gb_per_s") * 1e3)
 
     def chunk_store_us(self, shape, run, tokens):
-        """Turning q, k and v of all rows; pages of a rank's own."""
-        row = (shape.heads + 2 * shape.kv_heads) * shape.head_dim * F32
-        pages = 2 * shape.kv_heads * shape.head_dim * MODEL_BYTES / run.ranks
+        """Turning q of a rank's own rows, k and v of its own positions; pages of these."""
+        q = self.own_rows(run, tokens) * shape.heads * shape.head_dim
+        kv = tokens * 2 * shape.kv_heads * shape.head_dim / run.ranks
         gb = self.value("prefill_append_gb_per_s"), self.value("prefill_pack_gb_per_s")
-        return tokens * (2 * row / (gb[0] * 1e3) + pages / (gb[1] * 1e3))
+        return 2 * (q + kv) * F32 / (gb[0] * 1e3) + kv * MODEL_BYTES / (gb[1] * 1e3)
 
     def chunk_merge_us(self, shape, run, tokens):
         """Partials of all rows are dealt, and those of the rank's own rows or heads read."""

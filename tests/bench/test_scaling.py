@@ -105,13 +105,13 @@ class ByHand(unittest.TestCase):
         run = at(RUN, ranks=2)
         self.assertAlmostEqual(self.model.chunk_products_us(SHAPE, run, 256), 2 * 128 * 10624 / 1500)  # between 64 and 256 rows
         self.assertAlmostEqual(self.model.chunk_attention_us(SHAPE, run, 256, 256), 2 * 128 * 4 * 98432 / 1e5 + 231.072)
-        self.assertAlmostEqual(self.model.chunk_store_us(SHAPE, run, 256), 256 * (6.144 + 0.128))
+        self.assertAlmostEqual(self.model.chunk_store_us(SHAPE, run, 256), 128 * (6.144 + 0.256))
         # Partials: 256 rows of 4 heads of 129 floats, 528384 bytes.  Half of them and of q, k and v come from the other rank.
         self.assertAlmostEqual(self.model.chunk_merge_us(SHAPE, run, 256), 3 * 528384 / 4000)
         self.assertEqual(self.model.chunk_exchange_bytes(SHAPE, run, 256), (786432 + 528384) / 2)
         self.assertAlmostEqual(self.model.chunk_exchange_us(SHAPE, run, 256), 657408 / 500)
         self.assertAlmostEqual(self.model.chunk_ms(SHAPE, run, 256, 256),
-                               2 * (1.81316267 + 1.23901568 + 1.605632 + 0.396288 + 1.314816))
+                               2 * (1.81316267 + 1.23901568 + 0.8192 + 0.396288 + 1.314816))
         # 100 rows are too few to share: all partials go to all.
         self.assertEqual(self.model.own_rows(run, 100), 100)
         self.assertEqual(self.model.chunk_exchange_bytes(SHAPE, run, 100), 206400)
@@ -119,6 +119,7 @@ class ByHand(unittest.TestCase):
     def test_a_chunk_on_two_ranks_that_share_the_weights(self):
         run = at(RUN, ranks=2, weights="split")  # q, k and v whole, the others halves: 6144 + 2048 + 128 + 64 elements
         self.assertAlmostEqual(self.model.chunk_products_us(SHAPE, run, 256), 2 * 256 * 8384 / 2000)
+        self.assertAlmostEqual(self.model.chunk_store_us(SHAPE, run, 256), 256 * (4.096 + 1.024 + 0.128))  # q of all rows
         self.assertEqual(self.model.chunk_exchange_bytes(SHAPE, run, 256), (528384 + 2 * 2 * 256 * 32) / 2)
         self.assertAlmostEqual(self.model.chunk_exchange_us(SHAPE, at(run, ranks=8), 256), 7 / 8 * 561152 / 1000)  # two hosts
 
