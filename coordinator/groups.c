@@ -2,6 +2,8 @@
 
 #include "kvshard/owner.h"
 
+#include <string.h>
+
 #define MAX_BLOCKS ((int64_t)1 << 40) /* of a rank: sums over ranks stay far from overflow */
 
 static void copy_blocks(int64_t *to, const int64_t *from, int32_t n_ranks)
@@ -34,8 +36,11 @@ base_status coord_group_create(const group_hello *hello, rpc_call *call, int64_t
     group->blocks_free = mem->get(mem->ctx, n_ranks * sizeof(int64_t));
     group->counts = mem->get(mem->ctx, n_ranks * sizeof(int32_t));
     group->slots = mem->get(mem->ctx, (size_t)group->n_slots * sizeof(coord_slot));
+    group->weight_bytes = mem->get(mem->ctx, n_ranks * sizeof(int64_t));
+    group->exchange = mem->get(mem->ctx, hello->exchange.n_bytes + 1);
     if (group->blocks_total == NULL || group->blocks_said == NULL || group->blocks_free == NULL ||
-        group->counts == NULL || group->slots == NULL) {
+        group->counts == NULL || group->slots == NULL || group->weight_bytes == NULL ||
+        group->exchange == NULL) {
         st =
             BASE_FAIL(BASE_NO_MEMORY, "group of %zu ranks, %d slots", n_ranks, (int)group->n_slots);
         goto out;
@@ -43,6 +48,10 @@ base_status coord_group_create(const group_hello *hello, rpc_call *call, int64_t
     copy_blocks(group->blocks_total, hello->blocks_total_per_rank, group->ranks);
     copy_blocks(group->blocks_said, group->blocks_total, group->ranks);
     copy_blocks(group->blocks_free, group->blocks_total, group->ranks);
+    memcpy(group->weight_bytes, hello->weight_bytes_per_rank, n_ranks * sizeof(int64_t));
+    if (hello->exchange.n_bytes > 0) {
+        memcpy(group->exchange, hello->exchange.data, hello->exchange.n_bytes);
+    }
     if (call != NULL) {
         rpc_call_ref(call);
         group->call = call;
@@ -69,6 +78,8 @@ void coord_group_destroy(coord_group *group)
     mem.put(mem.ctx, group->blocks_free);
     mem.put(mem.ctx, group->counts);
     mem.put(mem.ctx, group->slots);
+    mem.put(mem.ctx, group->weight_bytes);
+    mem.put(mem.ctx, group->exchange);
     mem.put(mem.ctx, group);
 }
 

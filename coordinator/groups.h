@@ -49,6 +49,8 @@ struct coord_group {
     int64_t *blocks_said;  /* [ranks] free, as the latest Load has it */
     int64_t *blocks_free;  /* [ranks] the estimate */
     int32_t *counts;       /* [ranks] scratch */
+    int64_t *weight_bytes; /* [ranks] */
+    char *exchange;        /* the name of its transport */
     coord_group_gate gate;
     int32_t running, waiting; /* as the latest Load has it */
     int64_t heard_us;         /* last message from it */

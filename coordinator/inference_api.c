@@ -314,6 +314,9 @@ static base_status encode_info(const coordinator *c, base_bytes *bytes)
         .k_bits_per_element = model->k_bits_per_element,
         .v_bits_per_element = model->v_bits_per_element,
         .bytes_per_token = model->bytes_per_token,
+        .bytes_per_page = model->bytes_per_page,
+        .weight_bytes_per_rank = first == NULL ? NULL : first->weight_bytes,
+        .exchange = base_view_of(first == NULL ? NULL : first->exchange),
     };
     return inference_model_info_encode(&info, bytes);
 }

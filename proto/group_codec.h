@@ -34,6 +34,8 @@ typedef struct group_hello {
     double k_bits_per_element, v_bits_per_element;
     int64_t bytes_per_token, bytes_per_page;
     const int64_t *blocks_total_per_rank; /* [ranks] */
+    const int64_t *weight_bytes_per_rank; /* [ranks] */
+    base_view exchange;                   /* name of the transport of partials */
     base_view tokenizer_json;
     /* 16 bytes: base_hash of tokenizer_json; checked by the decoder.  Both may be empty. */
     base_view tokenizer_sha256;

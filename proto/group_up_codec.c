@@ -10,7 +10,7 @@ typedef Ropewalk__V1__Ended pb_ended;
 typedef Ropewalk__V1__Load pb_load;
 
 /* X(field): what Hello and group_hello have alike, by type. */
-#define HELLO_TEXTS(X) X(build) X(model) X(model_hash) X(policy) X(policy_hash)
+#define HELLO_TEXTS(X) X(build) X(model) X(model_hash) X(policy) X(policy_hash) X(exchange)
 #define HELLO_BYTES(X) X(tokenizer_json) X(tokenizer_sha256) X(generation_config_json)
 /* The group counts with these, so that 0 would be a fault; the others only describe it. */
 #define HELLO_COUNTS(X) X(max_batch) X(vocab_size)
@@ -68,6 +68,10 @@ static base_status check_hello(const pb_hello *m)
              wire_check_same("hello.blocks_total_per_rank", m->n_blocks_total_per_rank, m->ranks));
     BASE_TRY(st, out,
              wire_check_i64s("hello.blocks_total_per_rank", m->blocks_total_per_rank, m->ranks));
+    BASE_TRY(st, out,
+             wire_check_same("hello.weight_bytes_per_rank", m->n_weight_bytes_per_rank, m->ranks));
+    BASE_TRY(st, out,
+             wire_check_i64s("hello.weight_bytes_per_rank", m->weight_bytes_per_rank, m->ranks));
     BASE_TRY(st, out, wire_check_count("hello.eos_ids", m->n_eos_ids, 0, GROUP_MAX_EOS_IDS));
     BASE_TRY(st, out, wire_check_i32s("hello.eos_ids", m->eos_ids, m->n_eos_ids));
     BASE_TRY(st, out, check_tokenizer(m));
@@ -173,6 +177,8 @@ static group_hello build_hello(wire_block *block, const pb_hello *m)
 #undef BUILD
     h.blocks_total_per_rank =
         wire_copy(block, m->blocks_total_per_rank, m->ranks * sizeof(int64_t));
+    h.weight_bytes_per_rank =
+        wire_copy(block, m->weight_bytes_per_rank, m->ranks * sizeof(int64_t));
     h.eos_ids = wire_copy(block, m->eos_ids, m->n_eos_ids * sizeof(int32_t));
     return h;
 }
@@ -287,6 +293,8 @@ static base_status encode_hello(const group_hello *h, pb_up *m, base_bytes *out)
     hello.v_bits_per_element = h->v_bits_per_element;
     hello.n_blocks_total_per_rank = (size_t)h->ranks;
     hello.blocks_total_per_rank = wire_u64s(h->blocks_total_per_rank);
+    hello.n_weight_bytes_per_rank = (size_t)h->ranks;
+    hello.weight_bytes_per_rank = wire_u64s(h->weight_bytes_per_rank);
     hello.n_eos_ids = h->n_eos_ids;
     hello.eos_ids = wire_u32s(h->eos_ids);
     m->event_case = ROPEWALK__V1__FROM_GROUP__EVENT_HELLO;

@@ -175,6 +175,9 @@ typedef struct inference_model_info {
     int64_t requests_finished, requests_cancelled, requests_refused;
     double k_bits_per_element, v_bits_per_element;
     int64_t bytes_per_token;
+    int64_t bytes_per_page;               /* one block on its rank */
+    const int64_t *weight_bytes_per_rank; /* [ranks] */
+    base_view exchange;                   /* name of the transport of partials */
 } inference_model_info;
 BASE_MUST_CHECK base_status inference_model_info_encode(const inference_model_info *info,
                                                         base_bytes *out);

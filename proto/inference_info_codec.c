@@ -116,12 +116,12 @@ base_status inference_detokenize_response_encode(base_view text, base_bytes *out
 /* ---- ModelInfo ---- */
 
 /* X(field): what is the same in message and struct but for its sign, by type. */
-#define INFO_TEXTS(X) X(model) X(model_hash) X(policy) X(policy_hash) X(build)
+#define INFO_TEXTS(X) X(model) X(model_hash) X(policy) X(policy_hash) X(build) X(exchange)
 #define INFO_SHAPES(X) \
     X(vocab_size) X(n_layers) X(n_heads) X(n_kv_heads) X(head_dim) X(block_tokens)
 #define INFO_COUNTS(X)  X(groups) X(ranks) X(running) X(waiting)
 #define INFO_TOTALS(X)  X(requests_finished) X(requests_cancelled) X(requests_refused)
-#define INFO_LENGTHS(X) X(max_context) X(bytes_per_token)
+#define INFO_LENGTHS(X) X(max_context) X(bytes_per_token) X(bytes_per_page)
 
 static base_status check_info(const ProtobufCMessage *message)
 {
@@ -146,6 +146,9 @@ static base_status check_info(const ProtobufCMessage *message)
     BASE_TRY(st, out, wire_check_same("blocks_free_per_rank", m->n_blocks_free_per_rank, m->ranks));
     BASE_TRY(st, out, wire_check_i64s("blocks_total_per_rank", m->blocks_total_per_rank, m->ranks));
     BASE_TRY(st, out, wire_check_i64s("blocks_free_per_rank", m->blocks_free_per_rank, m->ranks));
+    BASE_TRY(st, out,
+             wire_check_same("weight_bytes_per_rank", m->n_weight_bytes_per_rank, m->ranks));
+    BASE_TRY(st, out, wire_check_i64s("weight_bytes_per_rank", m->weight_bytes_per_rank, m->ranks));
 out:
     return st;
 }
@@ -160,6 +163,8 @@ static void build_info(wire_block *block, const ProtobufCMessage *message, void 
             wire_copy(block, m->blocks_total_per_rank, m->ranks * sizeof(int64_t)),
         .blocks_free_per_rank =
             wire_copy(block, m->blocks_free_per_rank, m->ranks * sizeof(int64_t)),
+        .weight_bytes_per_rank =
+            wire_copy(block, m->weight_bytes_per_rank, m->ranks * sizeof(int64_t)),
     };
 
 #define BUILD(field) info.field = wire_copy_view(block, m->field);
@@ -213,5 +218,7 @@ base_status inference_model_info_encode(const inference_model_info *info, base_b
     m.blocks_total_per_rank = wire_u64s(info->blocks_total_per_rank);
     m.n_blocks_free_per_rank = (size_t)info->ranks;
     m.blocks_free_per_rank = wire_u64s(info->blocks_free_per_rank);
+    m.n_weight_bytes_per_rank = (size_t)info->ranks;
+    m.weight_bytes_per_rank = wire_u64s(info->weight_bytes_per_rank);
     return wire_encode(&m.base, out);
 }

@@ -95,6 +95,13 @@ base_status rank_make(rank *r, const boot_world *world, const worker_options *op
     const engine_comms comms = {.plans = m->ranks, .tensors = m->tensors};
     BASE_TRY(st, out,
              engine_create(m->model, r->format, m->ctx, &comms, &r->sizes, &base_heap, &r->engine));
+    r->weight_bytes =
+        base_heap.get(base_heap.ctx, (size_t)m->world.n_ranks * sizeof *r->weight_bytes);
+    if (r->weight_bytes == NULL) {
+        st = BASE_FAIL(BASE_NO_MEMORY, "%d ranks", m->world.n_ranks);
+        goto out;
+    }
+    BASE_TRY(st, out, boot_gather(m->ranks, resident_bytes(m->model), r->weight_bytes));
     BASE_INFO("ready: %s, %lld MB of weights%s, %s, %s, exchange by %s, %d threads, %d pages of "
               "%lld bytes, %d sequences of %lld tokens",
               m->model->name, (long long)(resident_bytes(m->model) >> 20),
@@ -113,6 +120,7 @@ void rank_end(rank *r)
     member_end(&r->m);
     kv_format_destroy(r->format);
     kv_calibration_destroy(r->calibration);
+    base_heap.put(base_heap.ctx, r->weight_bytes);
 }
 
 base_status rank_attach(const rank *r, const char *coordinator, attach **attach_out)
@@ -158,6 +166,8 @@ base_status rank_attach(const rank *r, const char *coordinator, attach **attach_
         .bytes_per_token = llround(kv_format_bytes_per_token(r->format)),
         .bytes_per_page = r->format->page_bytes,
         .blocks_total_per_rank = blocks,
+        .weight_bytes_per_rank = r->weight_bytes,
+        .exchange = base_view_of(comm_name(r->m.tensors)),
         .tokenizer_json = r->m.model->tokenizer_json,
         .tokenizer_sha256 = {(const char *)tokenizer.bytes, sizeof tokenizer.bytes},
         .generation_config_json = r->m.model->generation_config_json,

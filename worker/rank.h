@@ -16,6 +16,7 @@ typedef struct rank { /* zeroed: not there */
     kv_format *format;
     engine *engine;
     engine_options sizes;
+    int64_t *weight_bytes; /* [ranks] */
 } rank;
 
 /* Collective.  Errors: those of the parts; the process then ends, or rank_end does. */

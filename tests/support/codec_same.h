@@ -105,7 +105,10 @@ static inline bool same_info(const inference_model_info *a, const inference_mode
            a->requests_refused == b->requests_refused &&
            a->k_bits_per_element == b->k_bits_per_element &&
            a->v_bits_per_element == b->v_bits_per_element &&
-           a->bytes_per_token == b->bytes_per_token;
+           a->bytes_per_token == b->bytes_per_token && a->bytes_per_page == b->bytes_per_page &&
+           same_array(a->weight_bytes_per_rank, b->weight_bytes_per_rank, (size_t)a->ranks,
+                      sizeof(int64_t)) &&
+           base_view_equal(a->exchange, b->exchange);
 }
 
 static inline bool same_hello(const group_hello *a, const group_hello *b)
@@ -122,6 +125,9 @@ static inline bool same_hello(const group_hello *a, const group_hello *b)
            a->bytes_per_token == b->bytes_per_token && a->bytes_per_page == b->bytes_per_page &&
            same_array(a->blocks_total_per_rank, b->blocks_total_per_rank, (size_t)a->ranks,
                       sizeof(int64_t)) &&
+           same_array(a->weight_bytes_per_rank, b->weight_bytes_per_rank, (size_t)a->ranks,
+                      sizeof(int64_t)) &&
+           base_view_equal(a->exchange, b->exchange) &&
            base_view_equal(a->tokenizer_json, b->tokenizer_json) &&
            base_view_equal(a->tokenizer_sha256, b->tokenizer_sha256) &&
            base_view_equal(a->generation_config_json, b->generation_config_json) &&

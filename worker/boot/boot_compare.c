@@ -60,6 +60,11 @@ out:
     return st;
 }
 
+base_status boot_gather(comm *ranks, int64_t mine, int64_t *all_out)
+{
+    return comm_all_gather(ranks, &mine, all_out, sizeof mine, MEET_MS);
+}
+
 base_status boot_least(comm *ranks, int64_t mine, int64_t *least_out)
 {
     base_status st = BASE_OK;

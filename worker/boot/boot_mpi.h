@@ -36,6 +36,8 @@ void boot_mpi_end(void);
 /* Collective: every rank must bring what rank 0 brings.  `what` names it in the error.
  * Errors, on every rank alike: BAD_INPUT naming the first rank that differs, PEER_LOST, NO_MEMORY. */
 BASE_MUST_CHECK base_status boot_compare(comm *ranks, const char *what, base_hash mine);
+/* Collective: all_out [size], every rank's value.  Errors: PEER_LOST. */
+BASE_MUST_CHECK base_status boot_gather(comm *ranks, int64_t mine, int64_t *all_out);
 /* Collective: the least of all ranks' values.  Errors: PEER_LOST, NO_MEMORY. */
 BASE_MUST_CHECK base_status boot_least(comm *ranks, int64_t mine, int64_t *least_out);
 

@@ -140,6 +140,7 @@ static void on_group_status(void *ctx, rpc_call *call, rpc_code code, const char
 }
 
 static const int64_t blocks_total[] = {8, 8};
+static const int64_t weight_bytes[] = {5, 6};
 static const int32_t eos_ids[] = {FIXTURE_EOS};
 
 group_hello fake_hello(const fixture *f, int32_t max_batch)
@@ -170,6 +171,8 @@ group_hello fake_hello(const fixture *f, int32_t max_batch)
         .bytes_per_token = 1584,
         .bytes_per_page = 202752,
         .blocks_total_per_rank = blocks_total,
+        .weight_bytes_per_rank = weight_bytes,
+        .exchange = base_view_of("mpi"),
         .tokenizer_json = {f->tokenizer_json, f->n_tokenizer_bytes},
         .tokenizer_sha256 = {(const char *)hash.bytes, BASE_HASH_BYTES},
         .eos_ids = eos_ids,

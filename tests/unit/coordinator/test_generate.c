@@ -94,6 +94,9 @@ static void text_and_ids_reach_the_client(void **state)
     assert_int_equal(info->requests_finished, 1);
     assert_int_equal(info->running, 0);
     assert_int_equal(info->ranks, 2);
+    assert_int_equal(info->bytes_per_page, 202752);
+    assert_int_equal(info->weight_bytes_per_rank[1], 6);
+    assert_true(base_view_equal(info->exchange, base_view_of("mpi")));
     base_heap.put(base_heap.ctx, info);
     close_scene(&s);
 }

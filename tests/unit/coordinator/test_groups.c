@@ -5,8 +5,12 @@
 static coord_group *make(const base_alloc *mem, base_status *st_out)
 {
     static const int64_t total[] = {8, 8};
-    const group_hello hello = {
-        .ranks = 2, .max_context = 1024, .max_batch = 3, .blocks_total_per_rank = total};
+    const group_hello hello = {.ranks = 2,
+                               .max_context = 1024,
+                               .max_batch = 3,
+                               .blocks_total_per_rank = total,
+                               .weight_bytes_per_rank = total,
+                               .exchange = base_view_of("mpi")};
     coord_group *group = NULL;
     *st_out = coord_group_create(&hello, NULL, 1000, mem, &group);
     return group;

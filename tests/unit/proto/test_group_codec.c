@@ -19,7 +19,7 @@ CODEC(down, group_down, group_down_decode(bytes, mem, &got), mem->put(mem->ctx, 
 typedef struct up_parts {
     char model[40], build[20], reason[100], tokenizer[200], config[50];
     base_hash hash;
-    int64_t blocks[16];
+    int64_t blocks[16], weights[16];
     int32_t blocks_used[16];
     int32_t eos_ids[GROUP_MAX_EOS_IDS + 1];
     int32_t ids[MAX_IDS];
@@ -61,6 +61,8 @@ static group_up random_hello(codec_random *r, up_parts *p)
         .bytes_per_token = draw_i64(r),
         .bytes_per_page = draw_i64(r),
         .blocks_total_per_rank = p->blocks,
+        .weight_bytes_per_rank = p->weights,
+        .exchange = base_view_of("lsa"),
         .tokenizer_json = draw_text(r, p->tokenizer, sizeof p->tokenizer),
         .generation_config_json = draw_text(r, p->config, sizeof p->config),
         .eos_ids = p->eos_ids,
@@ -68,6 +70,7 @@ static group_up random_hello(codec_random *r, up_parts *p)
     };
     for (int32_t i = 0; i < u.hello.ranks; i++) {
         p->blocks[i] = draw_i64(r);
+        p->weights[i] = draw_i64(r);
     }
     u.hello.tokenizer_sha256 = hash_of(u.hello.tokenizer_json, &p->hash);
     return u;
@@ -207,6 +210,7 @@ static void limits_themselves_are_allowed(void **state)
     group_up hello = random_hello(&r, &p);
     hello.hello.ranks = GROUP_MAX_RANKS;
     hello.hello.blocks_total_per_rank = blocks;
+    hello.hello.weight_bytes_per_rank = blocks;
     hello.hello.n_eos_ids = draw_i32s(&r, p.eos_ids, GROUP_MAX_EOS_IDS);
     const group_up tokens = random_tokens(&r, &p, MAX_IDS, INFERENCE_MAX_LOGPROBS);
     codec_check_round_trip(&up, &hello);
@@ -277,7 +281,9 @@ static void a_hello_past_a_limit_is_refused_by_name(void **state)
     REFUSED(up, u, x->hello.policy = base_view_of("\xff"), "field 'hello.policy' is not");
     REFUSED(up, u, x->hello.policy_hash = base_view_of("\xff"), "field 'hello.policy_hash' is not");
     REFUSED(up, u, x->hello.ranks = 0, "field 'hello.ranks' is 0, allowed 1..1024");
-    REFUSED(up, u, (x->hello.ranks = 1025, x->hello.blocks_total_per_rank = many_blocks),
+    REFUSED(up, u,
+            (x->hello.ranks = 1025, x->hello.blocks_total_per_rank = many_blocks,
+             x->hello.weight_bytes_per_rank = many_blocks),
             "field 'hello.ranks' is 1025, allowed 1..1024");
     REFUSED(up, u, x->hello.max_context = 0,
             "field 'hello.max_context' is 0, allowed 1..9223372036854775807");
@@ -295,6 +301,9 @@ static void a_hello_past_a_limit_is_refused_by_name(void **state)
     REFUSED(up, u, x->hello.bytes_per_page = -1, "field 'hello.bytes_per_page' is");
     REFUSED(up, u, x->hello.blocks_total_per_rank = negative_blocks,
             "field 'hello.blocks_total_per_rank[1]' is 18446744073709551615");
+    REFUSED(up, u, x->hello.weight_bytes_per_rank = negative_blocks,
+            "field 'hello.weight_bytes_per_rank[1]' is 18446744073709551615");
+    REFUSED(up, u, x->hello.exchange = base_view_of("\xff"), "field 'hello.exchange' is not");
     REFUSED(up, u, x->hello.n_eos_ids = 65, "field 'hello.eos_ids' has 65 entries, allowed 0..64");
     REFUSED(up, u, (x->hello.eos_ids = negative, x->hello.n_eos_ids = 1),
             "field 'hello.eos_ids[0]' is 4294967295");
@@ -371,6 +380,8 @@ static void arrays_of_other_lengths_are_refused(void **state)
         {"\x0a\x09\x40\x01\x48\x01\x50\x01\x58\x01", 10, "no FromGroup"},
         {"\x0a\x08\x40\x01\x48\x01\x50\x01\x58\x01", 10,
          "field 'hello.blocks_total_per_rank' has 0 entries, allowed 1"},
+        {"\x0a\x0c\x40\x01\x48\x01\x50\x01\x58\x01\xa2\x01\x01\x05", 14,
+         "field 'hello.weight_bytes_per_rank' has 0 entries, allowed 1"},
     };
     for (size_t i = 0; i < sizeof table / sizeof *table; i++) {
         group_up *u = NULL;

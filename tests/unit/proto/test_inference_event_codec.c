@@ -84,7 +84,7 @@ static inference_event random_event(codec_random *r, event_parts *p)
 
 typedef struct info_parts {
     char model[30], build[30];
-    int64_t total[8], free[8];
+    int64_t total[8], free[8], weights[8];
 } info_parts;
 
 static inference_model_info random_info(codec_random *r, info_parts *p)
@@ -114,10 +114,14 @@ static inference_model_info random_info(codec_random *r, info_parts *p)
         .k_bits_per_element = (double)draw_unit(r),
         .v_bits_per_element = 16,
         .bytes_per_token = draw_i64(r),
+        .bytes_per_page = draw_i64(r),
+        .weight_bytes_per_rank = p->weights,
+        .exchange = base_view_of("nccl-ag"),
     };
     for (int32_t k = 0; k < i.ranks; k++) {
         p->total[k] = draw_i64(r);
         p->free[k] = draw_i64(r);
+        p->weights[k] = draw_i64(r);
     }
     return i;
 }
@@ -249,6 +253,9 @@ static void a_model_info_past_a_limit_is_refused_by_name(void **state)
     REFUSED(info, i, x->v_bits_per_element = -1, "field 'v_bits_per_element' is -1");
     REFUSED(info, i, x->blocks_total_per_rank = negative, "field 'blocks_total_per_rank[1]' is");
     REFUSED(info, i, x->blocks_free_per_rank = negative, "field 'blocks_free_per_rank[1]' is");
+    REFUSED(info, i, x->bytes_per_page = -1, "field 'bytes_per_page' is");
+    REFUSED(info, i, x->weight_bytes_per_rank = negative, "field 'weight_bytes_per_rank[1]' is");
+    REFUSED(info, i, x->exchange = base_view_of("\xff"), "field 'exchange' is not valid UTF-8");
     CHECK_STATUS(
         inference_model_info_decode((base_view){no_blocks, sizeof no_blocks}, &base_heap, &got),
         BASE_BAD_INPUT);

@@ -36,6 +36,8 @@ static void one_rank_agrees_with_itself(void **state)
     CHECK_STATUS(boot_compare(self, "model", hash), BASE_OK);
     CHECK_STATUS(boot_least(self, -7, &least), BASE_OK);
     assert_int_equal(least, -7);
+    CHECK_STATUS(boot_gather(self, 9, &least), BASE_OK);
+    assert_int_equal(least, 9);
     comm_destroy(self);
 }
 

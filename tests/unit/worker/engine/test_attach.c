@@ -141,6 +141,8 @@ static attach *dial(const char *address)
                                .bytes_per_token = 256,
                                .bytes_per_page = 32768,
                                .blocks_total_per_rank = blocks,
+                               .weight_bytes_per_rank = blocks,
+                               .exchange = base_view_of("mpi"),
                                .tokenizer_json = {tokenizer, 2},
                                .tokenizer_sha256 = {(const char *)hash.bytes, BASE_HASH_BYTES}};
     CHECK_STATUS(attach_create(address, &hello, &base_heap, &a), BASE_OK);
