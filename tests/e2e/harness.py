@@ -87,23 +87,12 @@ def wait_until(what, seconds, why):
         time.sleep(0.02)
 
 
-class Coordinator(Process):
-    def __init__(self, *options, listen="127.0.0.1:0", attach="127.0.0.1:0"):
-        self.port_file = tempfile.mktemp(prefix="ropewalk-ports-")
-        super().__init__(f"{BIN}/ropewalk-coordinator", "--listen", listen, "--attach", attach,
-                         "--port-file", self.port_file, *options)
+class Client:
+    """What a client asks of the coordinator at an address."""
 
-        def listening():
-            if not self.running():
-                raise AssertionError("coordinator ended:\n" + self.output())
-            return os.path.exists(self.port_file) and read(self.port_file).endswith("\n")
-
-        wait_until(listening, 20, "the coordinator listens")
-        self.listen_port, self.attach_port = map(int, read(self.port_file).split())
-        os.unlink(self.port_file)
-        self.channel = grpc.insecure_channel(f"127.0.0.1:{self.listen_port}",
-                                             options=[("grpc.max_receive_message_length", 64 << 20),
-                                                      ("grpc.use_local_subchannel_pool", 1)])
+    def __init__(self, address):
+        self.channel = grpc.insecure_channel(address, options=[("grpc.max_receive_message_length", 64 << 20),
+                                                               ("grpc.use_local_subchannel_pool", 1)])
         self.inference = inference_pb2_grpc.InferenceStub(self.channel)
         self.health = health_pb2_grpc.HealthStub(self.channel)
 
@@ -117,15 +106,32 @@ class Coordinator(Process):
         return self.inference.ModelInfo(inference_pb2.ModelInfoRequest(), timeout=5)
 
 
-class Group(Process):
-    """mpirun -n ranks ropewalk-worker."""
+class Coordinator(Process, Client):
+    def __init__(self, *options, listen="127.0.0.1:0", attach="127.0.0.1:0"):
+        self.port_file = tempfile.mktemp(prefix="ropewalk-ports-")
+        Process.__init__(self, f"{BIN}/ropewalk-coordinator", "--listen", listen, "--attach", attach,
+                         "--port-file", self.port_file, *options)
 
-    def __init__(self, coordinator, *options, ranks=2, model=MODEL, kv="bf16", attach_port=None):
+        def listening():
+            if not self.running():
+                raise AssertionError("coordinator ended:\n" + self.output())
+            return os.path.exists(self.port_file) and read(self.port_file).endswith("\n")
+
+        wait_until(listening, 20, "the coordinator listens")
+        self.listen_port, self.attach_port = map(int, read(self.port_file).split())
+        os.unlink(self.port_file)
+        Client.__init__(self, f"127.0.0.1:{self.listen_port}")
+
+
+class Group(Process):
+    """mpirun -n ranks ropewalk-worker; threads of None: as many as the worker takes by itself."""
+
+    def __init__(self, coordinator, *options, ranks=2, model=MODEL, kv="bf16", attach_port=None, threads=1):
         self.ranks = ranks
         port = attach_port or coordinator.attach_port
         super().__init__("mpirun", "--oversubscribe", "--bind-to", "none", "-n", str(ranks),
                          f"{BIN}/ropewalk-worker", "--coordinator", f"127.0.0.1:{port}",
-                         "--model", model, "--kv", kv, "--threads", "1", *options)
+                         "--model", model, "--kv", kv, *(("--threads", str(threads)) if threads else ()), *options)
 
     def wait_serving(self, coordinator, seconds=60):
         def ready():
