@@ -26,7 +26,6 @@ struct local_group {
     pid_t mpirun;
     char target[MAX_TARGET_BYTES];
     char attach[64];
-    char port_file[64];
     const char *log_path; /* or NULL */
     long log_begin;       /* its bytes before this group's */
 };
@@ -58,7 +57,7 @@ static const char *number_text(char buffer[24], int64_t value)
 }
 
 /* Waits for the coordinator's port file and turns the two ports into addresses. */
-static base_status read_ports(local_group *g, const char *listen)
+static base_status read_ports(local_group *g, const char *port_file, const char *listen)
 {
     const int64_t until = base_now_us() + PORT_WAIT_US;
     int ports[2] = {0, 0};
@@ -67,7 +66,7 @@ static base_status read_ports(local_group *g, const char *listen)
         char *text = NULL;
         size_t n_bytes = 0;
         int exit_status = 0;
-        if (base_file_read(g->port_file, 64, &base_heap, &text, &n_bytes) == BASE_OK) {
+        if (base_file_read(port_file, 64, &base_heap, &text, &n_bytes) == BASE_OK) {
             const int n = sscanf(text, "%d %d\n", &ports[0], &ports[1]);
             const bool whole = n == 2 && n_bytes > 0 && text[n_bytes - 1] == '\n';
             base_heap.put(base_heap.ctx, text);
@@ -95,19 +94,21 @@ static base_status start_coordinator(local_group *g, const local_group_options *
 {
     base_status st;
     char program[PROCESS_MAX_PATH];
+    char port_file[] = "/tmp/ropewalk-ports-XXXXXX";
     arguments a = {.n = 0};
 
+    BASE_TRY(st, out, process_make_file(port_file));
     BASE_TRY(st, out, process_sibling("ropewalk-coordinator", program));
-    BASE_TRY(st, out, process_make_file(g->port_file));
     add(&a, program);
     add_option(&a, "--listen", o->listen);
     add_option(&a, "--attach", "127.0.0.1:0");
-    add_option(&a, "--port-file", g->port_file);
+    add_option(&a, "--port-file", port_file);
     add_option(&a, "--wait-for-group-ms", "0"); /* no other one will come */
     add_option(&a, "--log-level", o->log_level);
     BASE_TRY(st, out, process_start(a.argv, o->log_path, &g->coordinator));
-    st = read_ports(g, o->listen);
+    st = read_ports(g, port_file, o->listen);
 out:
+    (void)unlink(port_file); /* not at the end: a group may be killed */
     return st;
 }
 
@@ -192,7 +193,6 @@ base_status local_group_open(const local_group_options *options, local_group **g
         return BASE_FAIL(BASE_NO_MEMORY, "local group");
     }
     BASE_TRY(st, out, check_device(options));
-    (void)snprintf(g->port_file, sizeof g->port_file, "/tmp/ropewalk-ports-XXXXXX");
     g->log_path = options->log_path;
     g->log_begin = log_bytes(options->log_path);
     BASE_TRY(st, out, start_coordinator(g, options));
@@ -211,7 +211,6 @@ void local_group_close(local_group *group)
     }
     process_end(group->mpirun, WORKER_GRACE_MS);
     process_end(group->coordinator, COORD_GRACE_MS);
-    (void)unlink(group->port_file);
     base_heap.put(base_heap.ctx, group);
 }
 

@@ -1,4 +1,5 @@
 """A rank dies, hangs, or the coordinator goes: who notices, how fast, and what goes on."""
+import glob
 import os
 import re
 import signal
@@ -259,12 +260,17 @@ class Others(unittest.TestCase):
         serve.remove_log()
 
     def test_kill_of_serve_leaves_no_orphan(self):
+        files = "/tmp/ropewalk-ports-*"
+        before = set(glob.glob(files))
         serve = Process(f"{BIN}/ropewalk", "serve", "--model", harness.MODEL, "--ranks", "2",
                         "--listen", "127.0.0.1:0")
         wait_until(lambda: "serving " in serve.output(), 60, "serve is ready\n" + serve.output())
         pids = [p for child in harness.children_of(serve.pid) for p in [child, *harness.children_of(child)]]
         os.kill(serve.pid, signal.SIGKILL)
         wait_until(lambda: not any(exists(p) for p in pids), 15, "nothing is left")
+        port = re.search(r"serving .* on [^,]*:(\d+),", serve.output()).group(1)
+        left = [path for path in set(glob.glob(files)) - before if harness.read(path).startswith(port + " ")]
+        self.assertEqual(left, [])
         serve.remove_log()
 
 
