@@ -95,16 +95,23 @@ class Served:
         """(Result, seconds to its first token, [seconds of each token after it])"""
         begun = last = time.monotonic()
         first, gaps, events = None, [], []
-        for event in self.coordinator.inference.Generate(request, timeout=seconds):
-            events.append(event)
-            n = len(event.tokens.ids) if event.WhichOneof("event") == "tokens" else 0
-            if n > 0:
-                now = time.monotonic()
-                if first is None:
-                    first = now - begun
-                    n -= 1
-                gaps += [(now - last) / max(n, 1)] * n
-                last = now
+        try:
+            for event in self.coordinator.inference.Generate(request, timeout=seconds):
+                events.append(event)
+                n = len(event.tokens.ids)
+                if n > 0:
+                    now = time.monotonic()
+                    if first is None:
+                        first = now - begun
+                        n -= 1
+                    gaps += [(now - last) / max(n, 1)] * n
+                    last = now
+        except grpc.RpcError as error:
+            if not events:
+                raise  # refused
+            done = max((event.prefill.done for event in events), default=0)
+            raise AssertionError(f"{error.code().name} {time.monotonic() - begun:.1f} s after the call, {done} tokens of the "
+                                 f"prompt and {len(gaps) + (first is not None)} of the answer done: {error.details()}")
         result = harness.Result(events)
         check(first is not None, "no token came")
         check(within(self.all_blocks_free, 5), "blocks stay taken after the answer")

@@ -48,6 +48,11 @@ class ServeLong(unittest.TestCase):
         self.assertEqual(status, 1, out + error)
         self.assertIn("FAILED: one rank alone did not refuse", error)
 
+    def test_it_says_how_far_it_came(self):
+        status, _, error = run("prompt", "--ranks", "2", "--model", "random:tiny", "--tokens", "100K", "--seconds", "3")
+        self.assertEqual(status, 1, error)
+        self.assertRegex(error, r"FAILED: DEADLINE_EXCEEDED \d+\.\d s after the call, [1-9]\d+ tokens of the prompt and 0 of the answer")
+
     def test_a_group_that_is_there_already(self):
         coordinator = harness.Coordinator()
         address = f"127.0.0.1:{coordinator.listen_port}"
