@@ -30,6 +30,10 @@ void pace_note(step_pace *p, int64_t us, int32_t n_tokens)
     }
     const bool shared = is_shared(p, n_tokens);
     note(shared ? &p->shared : &p->large, cost);
+    if (shared && p->n_not_shared >= PACE_TRY_AGAIN) {
+        p->latest_us_of_a_shared = 0.0;
+    }
+    p->n_not_shared = shared ? 0 : p->n_not_shared + 1;
     if (p->small.n_steps + p->large.n_steps + p->shared.n_steps > 1) {
         note_latest(shared ? &p->latest_us_of_a_shared : &p->latest_us_per_token, cost);
     }
@@ -72,6 +76,10 @@ int32_t pace_chunk(const step_pace *p, int32_t n_decoding, int64_t goal_ms, int3
     const double us_per_token = shared ? shared_us : p->latest_us_per_token;
     if (goal_ms == 0 || us_per_token <= 0.0) {
         return prefill_chunk;
+    }
+    if (!shared && shared_us > 0.0 && p->n_not_shared >= PACE_TRY_AGAIN &&
+        p->shared_from <= prefill_chunk) {
+        return (p->shared_from + KERN_BLOCK_TOKENS - 1) / KERN_BLOCK_TOKENS * KERN_BLOCK_TOKENS;
     }
     const double n_fit = goal_us / us_per_token - n_decoding;
     if (n_fit >= prefill_chunk) {

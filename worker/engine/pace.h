@@ -6,11 +6,13 @@
  * by up to as many times as there are ranks.  So the three are noted apart.
  * Deadlines err towards patience: their estimate rises at once and falls slowly, but for the first step of a kind, which
  * also loads kernels and reads weights: the second takes its place.  Sizes follow the latest steps, and not the very
- * first one. */
+ * first one; where shared steps were too long to fit, one is tried again now and then, for what they took may be long past. */
 #ifndef WORKER_ENGINE_PACE_H
 #define WORKER_ENGINE_PACE_H
 
 #include <stdint.h>
+
+#define PACE_TRY_AGAIN 32 /* large steps */
 
 typedef struct step_kind { /* patient */
     double us;
@@ -25,6 +27,7 @@ typedef struct step_pace {      /* what steps took is 0: nothing is known */
     step_kind shared;           /* those that ranks share: the same */
     double latest_us_per_token; /* of large ones, for sizes; 0: none yet */
     double latest_us_of_a_shared; /* the same of shared ones */
+    int32_t n_not_shared;         /* large steps since the last shared one */
 } step_pace;
 
 /* A step of n_tokens (> 0) took us. */
@@ -40,7 +43,7 @@ int64_t pace_wait_ms(int64_t deadline_ms);
 
 /* Tokens of prompts for a step with n_decoding other tokens: as many blocks as are expected to take goal_ms
  * with them, at least one, at most prefill_chunk (a multiple of 128); prefill_chunk while nothing is
- * known, or when goal_ms is 0. */
+ * known, or when goal_ms is 0.  After PACE_TRY_AGAIN large steps that were not shared: the least that are. */
 int32_t pace_chunk(const step_pace *p, int32_t n_decoding, int64_t goal_ms, int32_t prefill_chunk);
 
 #endif /* WORKER_ENGINE_PACE_H */

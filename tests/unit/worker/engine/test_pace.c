@@ -88,6 +88,41 @@ static void chunks_are_shared_where_what_ranks_share_fits(void **state)
     assert_int_equal(pace_chunk(&p, 0, 250, 4096), 128);
 }
 
+/* 16 ranks, 0.5 ms a token, of shared steps a 16th.  Two that took a second, once, must not be the last ones. */
+static void shared_steps_that_were_slow_are_tried_again(void **state)
+{
+    (void)state;
+    step_pace p = {.shared_from = 1024, .n_ranks = 16};
+    int32_t n_steps = 0;
+    pace_note(&p, 1000000, 1024);
+    pace_note(&p, 1000000, 1024);
+    assert_int_equal(pace_chunk(&p, 0, 250, 8192), 256);
+    for (int32_t chunk = 256; chunk < 1024 && n_steps < 1000; n_steps++) {
+        pace_note(&p, 500 * chunk, chunk);
+        chunk = pace_chunk(&p, 0, 250, 8192);
+        assert_true(chunk <= 384 || chunk == 1024);
+        assert_true(pace_deadline_ms(&p, chunk) >= 4 * 1024 / 2 || chunk < 1024);
+    }
+    assert_int_equal(n_steps, PACE_TRY_AGAIN);
+    pace_note(&p, 1024 * 500 / 16, 1024);
+    assert_in_range(pace_chunk(&p, 0, 250, 8192), 7936, 8064);
+    assert_int_equal(pace_chunk(&p, 0, 250, 512), 512); /* too few for a shared one */
+}
+
+/* Where they are too long still, one in so many is. */
+static void shared_steps_that_stay_slow_are_rare(void **state)
+{
+    (void)state;
+    step_pace p = {.shared_from = 256, .n_ranks = 4};
+    int32_t n_shared = 0;
+    for (int32_t i = 0; i < 1000; i++) {
+        const int32_t chunk = pace_chunk(&p, 0, 250, 2048);
+        n_shared += chunk >= 256;
+        pace_note(&p, chunk >= 256 ? 700000 : 140000, chunk);
+    }
+    assert_in_range(n_shared, 1000 / (PACE_TRY_AGAIN + 1), 1000 / PACE_TRY_AGAIN + 3);
+}
+
 static void patience_rises_at_once_and_falls_slowly(void **state)
 {
     (void)state;
@@ -222,6 +257,8 @@ int main(void)
         cmocka_unit_test(the_kind_of_step_not_seen_yet_is_expected_to_take_the_most_it_can),
         cmocka_unit_test(steps_that_ranks_share_say_nothing_of_others_but_the_most_they_can_take),
         cmocka_unit_test(chunks_are_shared_where_what_ranks_share_fits),
+        cmocka_unit_test(shared_steps_that_were_slow_are_tried_again),
+        cmocka_unit_test(shared_steps_that_stay_slow_are_rare),
         cmocka_unit_test(patience_rises_at_once_and_falls_slowly),
         cmocka_unit_test(the_first_step_of_a_kind_is_forgotten_when_the_second_is_known),
         cmocka_unit_test(the_parts_of_the_promise_add_up),
