@@ -24,7 +24,7 @@ base_status kern_append(struct kern_ctx *ctx, const kern_append_args *args)
                              i, args->opens[i].n_carry, KERN_BLOCK_TOKENS);
         }
     }
-    for (int32_t t = 0; t < args->n_tokens; t++) {
+    for (int32_t t = 0; t < args->n_tokens && args->k != NULL; t++) {
         if (args->dest[t] < -1 || args->dest[t] >= args->n_opens || args->positions[t] < 0) {
             return BASE_FAIL(BASE_BAD_INPUT, "append: token %d at position %lld to open %d of %d",
                              t, (long long)args->positions[t], args->dest[t], args->n_opens);

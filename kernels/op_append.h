@@ -9,7 +9,7 @@
  * With q, q[t, h, :] becomes basis_K(q[t, h, :]) of KV head h / (H / Hkv), as op_basis.h has it.
  *
  *   q          [T, H, D]    f32, in place; or NULL
- *   k, v       [T, Hkv, D]  f32
+ *   k, v       [T, Hkv, D]  f32; or NULL: q alone, and no positions, dest and opens
  *   turns      [T, D/2, 2]  f32 (op_turns.h); or NULL
  *   positions  [T]
  *   dest       [T]          index into opens, or -1: another rank owns that position

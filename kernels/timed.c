@@ -14,7 +14,7 @@ typedef struct timed_state {
 
 static int64_t append_bytes(const kern_append_args *a)
 {
-    return 2 * (int64_t)a->n_tokens * a->n_kv_heads * a->head_dim * (F32 + 2);
+    return a->k == NULL ? 0 : 2 * (int64_t)a->n_tokens * a->n_kv_heads * a->head_dim * (F32 + 2);
 }
 
 static int64_t attn_bytes(const kern_attn_args *a)

@@ -92,6 +92,8 @@ base_status kern_cpu_append(kern_ctx *ctx, const kern_append_args *a)
             copy_carry(a, &a->opens[i]);
         }
     }
-    cpu_pool_run(state->pool, job.n_tasks, append_share, &job);
+    if (a->k != NULL) {
+        cpu_pool_run(state->pool, job.n_tasks, append_share, &job);
+    }
     return a->q == NULL ? BASE_OK : queries(ctx, a);
 }

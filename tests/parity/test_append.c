@@ -215,6 +215,18 @@ static void turns_and_queries_are_rope_and_basis_bit_for_bit(void **state)
     for (int32_t i = 0; i < OPENS; i++) {
         assert_memory_equal(got->rows[i], want->rows[i], ELEMS * sizeof *got->rows[i]);
     }
+
+    kern_append_args q_alone = got->args;
+    q_alone.k = NULL;
+    q_alone.v = NULL;
+    q_alone.positions = NULL;
+    q_alone.dest = NULL;
+    q_alone.opens = NULL;
+    q_alone.n_opens = 0;
+    q_alone.q = parity_normals(3, (int64_t)TOKENS * HEADS * DIM, 1.0);
+    CHECK_STATUS(kern_append(ctx, &q_alone), BASE_OK);
+    assert_memory_equal(q_alone.q, want_q, TOKENS * HEADS * DIM * sizeof *want_q);
+    free(q_alone.q);
     PARITY_REFUSED(kern_append, ctx, got->args, n_heads, HEADS + 1);
     PARITY_REFUSED(kern_append, ctx, got->args, n_heads, 0);
     free(got_q);

@@ -65,6 +65,28 @@ out:
     return st;
 }
 
+/* Whether ranks turn their own rows' queries, and bring them into the page basis, before these are gathered: not if
+ * somebody wants to see them in between. */
+static bool turns_own_queries(const block_step *b)
+{
+    return model_rows_are_shared(&b->rows) && b->observer == NULL;
+}
+
+static base_status turn_own_queries(const block_step *b, const block_layer *layer)
+{
+    const model_config *c = b->config;
+    const kern_append_args args = {
+        .q = own_rows(b, b->scratch->q, c->n_heads * c->head_dim),
+        .turns = own_rows(b, b->scratch->turns, c->head_dim),
+        .formats = layer->formats,
+        .n_tokens = model_rows_count(&b->rows),
+        .n_heads = c->n_heads,
+        .n_kv_heads = c->n_kv_heads,
+        .head_dim = c->head_dim,
+    };
+    return kern_append(b->ctx, &args);
+}
+
 /* Every rank's rows reach every rank. */
 static base_status gather_rows(const block_step *b, float *all, int32_t n_cols)
 {
@@ -126,14 +148,14 @@ out:
     return st;
 }
 
-/* q and k are turned, if nobody watched and they are not yet; q goes into the page basis, k and v into the rows of the
- * blocks that this rank owns; blocks that are full now become pages before anything attends, so that what a query sees
- * does not depend on the step's size. */
+/* q and k are turned, if nobody watched and they are not yet; q goes into the page basis, if it has not, k and v into the
+ * rows of the blocks that this rank owns; blocks that are full now become pages before anything attends, so that what a
+ * query sees does not depend on the step's size. */
 static base_status store(const block_step *b, const block_layer *layer)
 {
     const kv_step *step = b->step;
     const kern_append_args append = {
-        .q = b->scratch->q,
+        .q = turns_own_queries(b) ? NULL : b->scratch->q,
         .k = b->scratch->k,
         .v = b->scratch->v,
         .turns = b->observer == NULL ? b->scratch->turns : NULL,
@@ -311,6 +333,9 @@ base_status block_attn_run(const block_step *b, const block_layer *layer)
     base_status st = BASE_OK;
 
     BASE_TRY(st, out, project(b, w));
+    if (turns_own_queries(b)) {
+        BASE_TRY(st, out, turn_own_queries(b, layer));
+    }
     if (model_rows_are_shared(&b->rows)) {
         BASE_TRY(st, out, gather(b));
     }

@@ -1,7 +1,7 @@
 /* worker/model/rows.h - which rows of a step, its tokens, a rank has.
  *
  * Where each rank has all weights, the ranks share the rows of a long step: a rank embeds, projects, merges and multiplies its
- * own rows of the residual alone; queries, keys and values of all rows are gathered, since a rank attends for all rows over its
+ * own rows of the residual alone, and turns their queries; queries, keys and values of all rows are gathered, since a rank attends for all rows over its
  * own positions.  Of a short step, and where ranks share the weights instead (split.h), each rank has all rows.
  * Shares follow each other, all as long but the last, which may be shorter.  Pure. */
 #ifndef WORKER_MODEL_ROWS_H
