@@ -1,8 +1,13 @@
-/* One warp a row of one head and side.  A carried element keeps its place inside the rows, so one thread copies it for
- * every open in the order of the list: whichever rows are the carry of which, the result is the CPU's.
+/* A row of a head of q, or of a side of a KV head, is a warp's, turned and brought into the page basis in registers.  A
+ * carried element keeps its place inside the rows, so one thread copies it for every open in the order of the list:
+ * whichever rows are the carry of which, the result is the CPU's.
  *
  * Few tokens: one launch, in which one CTA a head and side copies, waits, and writes the tokens, and others turn the
- * queries.  Many: a launch each. */
+ * queries.  Many: a launch for the copies before.
+ *
+ * A launch of few tokens is all latency, much of it of code, formats and descriptors that the bytes of other launches
+ * have driven out of the caches: so there is one loop for all rows, and a warp knows where its first row goes before the
+ * launch ahead has ended (cuda_launch.h). */
 #include "kernels/cuda/cuda_check.h"
 #include "kernels/cuda/cuda_elem.h"
 #include "kernels/cuda/cuda_launch.h"
@@ -51,99 +56,118 @@ __device__ void store_bf16(const float *x, uint16_t *out)
     }
 }
 
-template <int D>
-__device__ cuda_rotation<D> rotation_at(const kern_append_args &a, int head_side)
+/* The lane's E neighbours. */
+template <int E>
+__device__ __forceinline__ void load_lane(const float *from, float x[])
 {
-    const kern_head_format *format = &a.formats[head_side / 2];
-    const kern_side *side = head_side % 2 == 0 ? &format->k : &format->v;
-    return cuda_rotation_of<D>(side, side->signs);
+    if constexpr (E == 4) {
+        const float4 v = *reinterpret_cast<const float4 *>(from);
+        x[0] = v.x, x[1] = v.y, x[2] = v.z, x[3] = v.w;
+    } else {
+        const float2 v = *reinterpret_cast<const float2 *>(from);
+        x[0] = v.x, x[1] = v.y;
+    }
 }
 
-/* The lane's dims of a row, turned if there are turns [D/2] for it, in the order of the page basis. */
+/* The lane's dims of a row in model order; turned if there are turns [D/2] for it.  Lane 16 apart has the others of the
+ * pairs. */
 template <int D>
-__device__ void load_row(const cuda_rotation<D> &r, const float *row, const float *turns, float x[])
+__device__ __forceinline__ void load_turned(const float *row, const float *turns, float x[])
 {
-    constexpr int E = cuda_rotation<D>::E;
-    const int dim = threadIdx.x % 32 * E;
-    cuda_row_load<D>(r, row, x);
+    constexpr int E = D / 32;
+    const int lane = threadIdx.x % 32;
+    load_lane<E>(row + lane * E, x);
     if (turns == nullptr) {
         return;
     }
+    float turn[2 * E];
+    load_lane<E>(turns + lane % 16 * 2 * E, turn);
+    load_lane<E>(turns + lane % 16 * 2 * E + E, turn + E);
 #pragma unroll
     for (int e = 0; e < E; e++) {
-        const int d = r.order == nullptr ? dim + e : r.order[dim + e];
-        const bool second = d >= D / 2;
-        const float other = row[second ? d - D / 2 : d + D / 2];
-        const float2 turn = reinterpret_cast<const float2 *>(turns)[d % (D / 2)];
-        x[e] = cuda_turned(x[e], other, turn, second);
+        const float other = __shfl_xor_sync(CUDA_WARP_ALL, x[e], 16);
+        x[e] = cuda_turned(x[e], other, make_float2(turn[2 * e], turn[2 * e + 1]), lane >= 16);
     }
 }
 
+/* From the model's order to the page's; `room` [D] is the warp's. */
 template <int D>
-__device__ const float *turns_of(const kern_append_args &a, int64_t token)
+__device__ __forceinline__ void reorder(const uint16_t *order, float *room, float x[])
 {
-    return a.turns == nullptr ? nullptr : a.turns + token * D;
+    constexpr int E = D / 32;
+    const int dim = threadIdx.x % 32 * E;
+    __syncwarp(); /* the row before has been read */
+    cuda_row_store<E>(x, room + dim);
+    __syncwarp();
+#pragma unroll
+    for (int e = 0; e < E; e++) {
+        x[e] = room[order[dim + e]];
+    }
 }
 
-/* Warp `warp` of n_warps writes its tokens' rows of one head and side. */
+/* Where token t's row of a head's side goes; NULL: there is no such token, or another rank owns its position. */
 template <int D>
-__device__ void append_tokens(const kern_append_args &a, const cuda_rotation<D> &r, int head_side,
-                              int warp, int n_warps)
+__device__ __forceinline__ uint16_t *place_of(const kern_append_args &a, int head_side, int64_t t)
 {
-    constexpr int E = cuda_rotation<D>::E;
-    const bool is_k = head_side % 2 == 0;
-    const float *from = is_k ? a.k : a.v;
+    const int dest = t < a.n_tokens ? a.dest[t] : -1;
+    if (dest < 0) {
+        return nullptr;
+    }
+    const int row = head_side * KERN_BLOCK_TOKENS + (int)(a.positions[t] % KERN_BLOCK_TOKENS);
+    return a.opens[dest].rows + (int64_t)row * D;
+}
 
-    for (int64_t t = warp; t < a.n_tokens; t += n_warps) {
-        const int dest = a.dest[t];
-        if (dest < 0) {
-            continue;
+/* CTAs (column, part): columns are the sides of KV heads, then the heads of q; parts share a column's tokens.  Of few
+ * tokens a side's are one CTA's. */
+template <int D>
+__global__ void __launch_bounds__(kThreads)
+    append_rows(const kern_append_args a, const int n_sides, const int group, const bool is_few)
+{
+    constexpr int E = D / 32;
+    __shared__ __align__(16) float room[kWarps][D];
+    const int warp = threadIdx.x / 32;
+    const int dim = threadIdx.x % 32 * E;
+    const int column = blockIdx.x;
+    const bool is_q = column >= n_sides;
+    const bool is_alone = is_few && !is_q;
+    if (is_alone && blockIdx.y > 0) {
+        return;
+    }
+    const bool is_v = !is_q && column % 2 == 1;
+    const int head = is_q ? column - n_sides : column / 2;
+    const int n_heads = is_q ? a.n_heads : a.n_kv_heads;
+    const kern_head_format *format = &a.formats[is_q ? head / group : head];
+    const kern_side *side = is_v ? &format->v : &format->k;
+    const float *x_all = is_q ? a.q : is_v ? a.v : a.k;
+    const float *turns = is_v ? nullptr : a.turns;
+    const cuda_rotation<D> r =
+        cuda_rotation_of<D>(side, is_q ? cuda_query_signs(side) : side->signs);
+    const int step = (is_alone ? 1 : gridDim.y) * kWarps;
+    int64_t t = blockIdx.y * kWarps + warp;
+    uint16_t *place = is_q ? nullptr : place_of<D>(a, column, t);
+
+    cuda_after_previous();
+    if (is_alone) {
+        copy_carries<D>(a, column, threadIdx.x, kThreads);
+        __syncthreads(); /* a token's row may lie in what another thread carried */
+    }
+    for (; t < a.n_tokens; t += step) {
+        if (is_q || place != nullptr) {
+            const int64_t row = (t * n_heads + head) * D;
+            float x[E];
+            load_turned<D>(x_all + row, turns == nullptr ? nullptr : turns + t * D, x);
+            if (r.order != nullptr) {
+                reorder<D>(r.order, room[warp], x);
+            }
+            cuda_rotate<D>(r, false, x);
+            if (is_q) {
+                cuda_row_store<E>(x, a.q + row + dim);
+            } else {
+                store_bf16<E>(x, place + dim);
+            }
         }
-        float x[E];
-        load_row<D>(r, from + (t * a.n_kv_heads + head_side / 2) * D,
-                    is_k ? turns_of<D>(a, t) : nullptr, x);
-        cuda_rotate<D>(r, false, x);
-        const int64_t row =
-            (int64_t)head_side * KERN_BLOCK_TOKENS + a.positions[t] % KERN_BLOCK_TOKENS;
-        store_bf16<E>(x, a.opens[dest].rows + row * D + threadIdx.x % 32 * E);
+        place = is_q ? nullptr : place_of<D>(a, column, t + step);
     }
-}
-
-/* A warp a row of q, `first` rows on. */
-template <int D>
-__device__ void turn_queries(const kern_append_args &a, int64_t first)
-{
-    constexpr int E = cuda_rotation<D>::E;
-    const int64_t row = first + threadIdx.x / 32;
-    const int head = (int)(row % a.n_heads);
-    const bool is_there = row < (int64_t)a.n_tokens * a.n_heads;
-    const kern_side *side = &a.formats[head / (a.n_heads / a.n_kv_heads)].k;
-    const cuda_rotation<D> r = cuda_rotation_of<D>(side, cuda_query_signs(side));
-    cuda_after_previous();
-    if (!is_there) {
-        return;
-    }
-    float x[E];
-    float *q = a.q + row * D;
-    load_row<D>(r, q, turns_of<D>(a, row / a.n_heads), x);
-    cuda_rotate<D>(r, false, x);
-    __syncwarp(); /* the whole row is read before any of it is written */
-    cuda_row_store<E>(x, q + threadIdx.x % 32 * E);
-}
-
-template <int D>
-__global__ void __launch_bounds__(kThreads) append_few(const kern_append_args a, const int n_sides)
-{
-    const int block = (int)blockIdx.x - n_sides;
-    if (block >= 0) {
-        turn_queries<D>(a, (int64_t)block * kWarps);
-        return;
-    }
-    const cuda_rotation<D> r = rotation_at<D>(a, blockIdx.x);
-    cuda_after_previous();
-    copy_carries<D>(a, blockIdx.x, threadIdx.x, kThreads);
-    __syncthreads(); /* a token's row may lie in what another thread carried */
-    append_tokens<D>(a, r, blockIdx.x, threadIdx.x / 32, kWarps);
 }
 
 template <int D>
@@ -154,42 +178,21 @@ __global__ void __launch_bounds__(kThreads) append_carries(const kern_append_arg
 }
 
 template <int D>
-__global__ void __launch_bounds__(kThreads) append_many(const kern_append_args a)
-{
-    const cuda_rotation<D> r = rotation_at<D>(a, blockIdx.x);
-    cuda_after_previous();
-    append_tokens<D>(a, r, blockIdx.x, blockIdx.y * kWarps + threadIdx.x / 32, gridDim.y * kWarps);
-}
-
-/* Of many tokens: grids are high enough that no warp has more than a few. */
-template <int D>
-__global__ void __launch_bounds__(kThreads) append_queries(const kern_append_args a)
-{
-    turn_queries<D>(a, (int64_t)blockIdx.x * kWarps);
-}
-
-template <int D>
 void append(cudaStream_t stream, const kern_append_args &a)
 {
-    const int64_t n_rows = a.q == nullptr ? 0 : (int64_t)a.n_tokens * a.n_heads;
-    const unsigned n_query_ctas = static_cast<unsigned>((n_rows + kWarps - 1) / kWarps);
-    const unsigned n_sides = a.n_opens == 0 ? 0 : a.n_kv_heads * 2; /* 0: another rank's tokens */
-    if (a.n_tokens <= kFewTokens) {
-        if (n_sides + n_query_ctas > 0) {
-            cuda_launch(append_few<D>, dim3(n_sides + n_query_ctas), kThreads, stream, a, n_sides);
-        }
-        return;
-    }
-    constexpr int kPerCta = kWarps * kTokensPerWarp;
     constexpr int kCopyCtas = KERN_BLOCK_TOKENS * D / kElems / kThreads;
-    const int n_ctas = (a.n_tokens + kPerCta - 1) / kPerCta;
-    if (n_sides > 0) {
+    const bool is_few = a.n_tokens <= kFewTokens;
+    const int per_cta = is_few ? kWarps : kWarps * kTokensPerWarp;
+    const int n_ctas = (a.n_tokens + per_cta - 1) / per_cta;
+    const int n_sides = a.n_opens == 0 ? 0 : a.n_kv_heads * 2; /* 0: another rank's tokens */
+    const int n_heads = a.q == nullptr ? 0 : a.n_heads;
+    const int group = n_heads / a.n_kv_heads;
+    if (!is_few && n_sides > 0) {
         cuda_launch(append_carries<D>, dim3(n_sides, kCopyCtas), kThreads, stream, a);
-        cuda_launch(append_many<D>, dim3(n_sides, n_ctas < 65535 ? n_ctas : 65535), kThreads,
-                    stream, a);
     }
-    if (n_query_ctas > 0) {
-        cuda_launch(append_queries<D>, dim3(n_query_ctas), kThreads, stream, a);
+    if (n_sides + n_heads > 0) {
+        cuda_launch(append_rows<D>, dim3(n_sides + n_heads, n_ctas > 0 ? n_ctas : 1), kThreads,
+                    stream, a, n_sides, group, is_few);
     }
 }
 

@@ -3,7 +3,8 @@
  * is emptied to divide its memory anew.
  *
  * A kernel launched so calls cuda_after_previous in every thread before it touches anything that work on the stream
- * writes.  What nobody writes there (weights, tables, formats) it may read before. */
+ * writes.  What nobody writes there (weights, tables, formats) it may read before, and so what is only copied there, as a
+ * step's descriptors are: kernels overlap kernels alone. */
 #ifndef KERNELS_CUDA_CUDA_LAUNCH_H
 #define KERNELS_CUDA_CUDA_LAUNCH_H
 

@@ -61,20 +61,24 @@ __device__ inline cuda_rotation<D> cuda_rotation_of(const kern_side *side, const
     if (!r.rotated) {
         return r;
     }
+    int offset = 0; /* of the lane in its segment */
+    int h = 1;      /* dims of a part */
+#pragma unroll 1
     for (int s = 0; s < side->n_segments; s++) {
         const int first = side->segments[s].first_dim;
         const int n = side->segments[s].n_dims;
-        const int m = n % 7 == 0 ? 7 : n % 5 == 0 ? 5 : n % 3 == 0 ? 3 : 1;
-        r.mixed = r.mixed || m > 1;
+        const int part_dims = n & -n; /* m is odd */
+        r.mixed = r.mixed || n > part_dims;
         if (dim >= first && dim < first + n) {
-            const int h = n / m;
-            r.n_parts = m;
-            r.part = (dim - first) / h;
-            r.part_lanes = h / R::E;
-            r.lane_in_part = (dim - first) % h / R::E;
-            r.scale = 1.0f / sqrtf((float)h);
+            offset = dim - first;
+            h = part_dims;
+            r.n_parts = n >> (31 - __clz(h));
         }
     }
+    r.part = offset >> (31 - __clz(h));
+    r.part_lanes = h / R::E;
+    r.lane_in_part = (offset & (h - 1)) / R::E;
+    r.scale = 1.0f / sqrtf((float)h);
 #pragma unroll
     for (int e = 0; e < R::E; e++) {
         r.signs[e] = signs[dim + e];
