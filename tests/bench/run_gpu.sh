@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Builds, checks and times everything on a machine with a GPU (Hopper): every table of docs/benchmarks.md has a part.
-# usage: tests/bench/run_gpu.sh [PART..]    parts: below, in the order in which all of them run
+# usage: tests/bench/run_gpu.sh [PART..]    parts: below, in the order in which all of them run; those of groups
+#                                            (group_parts.sh) only by name or where there are several GPUs
 #   BUILD: build directory (build/cuda).  One that was made elsewhere will do, without the part build, if it has bin/ and
 #          of tests/ the programs and every CTestTestfile.cmake.      CMAKE_ARGS: more arguments for cmake
 # Figures go to standard output, each below the command that gave it (docs/benchmarks.md).
@@ -13,6 +14,8 @@ trap 'rm -rf "$work"' EXIT
 export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
 failed=()
 parts="build tests sanitize needles bench step sample soak prompt ops ncu peers"
+. tests/bench/group_parts.sh
+[ "$gpus" -gt 1 ] && parts="$parts $group_parts"
 families="tq:k=4,v=4;tq:k=3,v=3;tq:k=2,v=2;block-gtq:k=4,v=4;block-gtq:k=3,v=3;block-gtq:k=2,v=2;kivi:k=4,v=4;kivi:k=2,v=2"
 
 run() { # seconds, command..
@@ -46,7 +49,7 @@ report() {
 
 build() {
     check configuration 240 cmake --preset cuda -B "$build" ${CMAKE_ARGS:-}
-    check compilation 1200 ninja -C "$build" ropewalk gpu_tests time_cuda bench_cuda_attention bench_cuda_sample
+    check compilation 1200 ninja -C "$build" ropewalk ropewalk-worker ropewalk-coordinator gpu_tests time_cuda bench_cuda_attention bench_cuda_sample
     report
     [ ${#failed[@]} -eq 0 ] || { echo "FAILED: ${failed[*]}"; exit 1; }
 }
@@ -187,7 +190,7 @@ peers() { run 200 python3 tests/bench/peers.py; }
 # shellcheck disable=SC2086
 [ $# -gt 0 ] || set -- $parts
 for part in "$@"; do
-    case " $parts " in
+    case " $parts $group_parts " in
     *" $part "*) ;;
     *) echo "no part '$part'"; exit 2 ;;
     esac

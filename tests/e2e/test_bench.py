@@ -77,7 +77,7 @@ class Bench(unittest.TestCase):
         self.assertEqual(done.returncode, 0, done.stderr)
         report = json.loads(done.stdout)
         self.assertEqual((report["ranks"], report["gpus"], report["absent"]), (2, 0, []))
-        sizes = [4, 8, 16, 32, 64, 256, 2048]
+        sizes = [4, 8, 16, 32, 64, 256, 512, 2048]
         lines = [("none", "nothing"), ("mpi", "merge"), ("mpi", "bare"), ("mpi", "sum"), ("mpi-a2a", "merge")]
         self.assertEqual([(r["transport"], r["what"], r["mode"], r["rows"]) for r in report["results"]],
                          [(*line, "eager", rows) for line in lines for rows in sizes])

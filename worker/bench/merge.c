@@ -12,7 +12,7 @@
 #define LARGEST    2048
 
 /* Of one rank: a decode step of 1 to 64 tokens of 32 heads, split over ranks or not; 2 KB to 1 MB. */
-static const int32_t row_counts[] = {4, 8, 16, 32, 64, 256, LARGEST};
+static const int32_t row_counts[] = {4, 8, 16, 32, 64, 256, 512, LARGEST};
 
 typedef struct settings {
     const char *out, *device;
