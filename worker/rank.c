@@ -69,9 +69,11 @@ out:
     return st;
 }
 
-base_status rank_make(rank *r, const boot_world *world, const worker_options *options)
+base_status rank_make(rank *r, const boot_world *world, const worker_options *wished)
 {
     base_status st = BASE_OK;
+    worker_options settled = *wished;
+    const worker_options *const options = &settled;
     member *m = &r->m;
     const seat_wishes wishes = {.device = options->device,
                                 .merge = options->merge,
@@ -85,6 +87,7 @@ base_status rank_make(rank *r, const boot_world *world, const worker_options *op
                                 .or_less = true};
 
     BASE_TRY(st, out, member_meet(m, world, &wishes));
+    worker_options_settle(&settled, m->seat.device);
     BASE_TRY(st, out, member_read(m, options->model, base_view_of(options->rope_scaling)));
     BASE_TRY(st, out, make_format(r, options));
     const int64_t cache_bytes =

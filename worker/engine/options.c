@@ -7,6 +7,9 @@
 #include "worker/engine/engine.h"
 #include "worker/engine/plan.h"
 
+#define CPU_CHUNK 512
+#define GPU_CHUNK 4096
+
 static const base_option table[] = {
     {"coordinator", 0, "HOST:PORT", "where the coordinator takes groups; unix:PATH too",
      BASE_OPTION_TEXT(worker_options, coordinator), .needed = true},
@@ -40,7 +43,9 @@ static const base_option table[] = {
     {"max-context", 0, "N", "tokens of one sequence (what model and memory allow)",
      BASE_OPTION_I64(worker_options, max_context, 2, (int64_t)KV_MAX_PAGES *KERN_BLOCK_TOKENS)},
     {"prefill-chunk", 0, "N",
-     "prompt tokens in a step, a multiple of 128; fewer where a step would take more than 250 ms",
+     "prompt tokens in a step, a multiple of 128 (512; 4096 on GPUs); fewer where a step would "
+     "take "
+     "more than 250 ms",
      BASE_OPTION_I32(worker_options, prefill_chunk, KERN_BLOCK_TOKENS, ENGINE_MAX_PREFILL_CHUNK)},
     {"pages", 0, "N", "blocks of 128 tokens that each rank holds",
      BASE_OPTION_I32(worker_options, n_pages, 1, KV_MAX_PAGES)},
@@ -57,6 +62,13 @@ static const base_command command = {
     "over the ranks; rank 0 dials the coordinator and dials again when the line is lost.\n",
     BASE_OPTIONS(table)};
 
+void worker_options_settle(worker_options *options, kern_device device)
+{
+    if (options->prefill_chunk == 0) {
+        options->prefill_chunk = device == KERN_DEVICE_CUDA ? GPU_CHUNK : CPU_CHUNK;
+    }
+}
+
 void worker_options_help(const worker_options *from, FILE *out)
 {
     base_options_help(&command, from, out);
@@ -67,7 +79,6 @@ base_status worker_options_parse(int argc, const char *const *argv, const base_a
 {
     base_status st = BASE_OK;
     worker_options o = {.max_batch = 8,
-                        .prefill_chunk = 512,
                         .policy_text = "bf16",
                         .merge = "auto",
                         .weights = "auto",

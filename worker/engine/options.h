@@ -5,6 +5,7 @@
 #include "base/log.h"
 #include "base/options.h"
 #include "base/status.h"
+#include "kernels/device.h"
 #include "kvshard/policy.h"
 
 #include <stdbool.h>
@@ -22,8 +23,8 @@ typedef struct worker_options {
     bool share_gpu;           /* several ranks on one GPU: for tests */
     int32_t n_threads;        /* 0: cores / ranks of this host */
     int32_t max_batch;
-    int64_t max_context; /* 0: what fits */
-    int32_t prefill_chunk;
+    int64_t max_context;       /* 0: what fits */
+    int32_t prefill_chunk;     /* 0: what the device likes, worker_options_settle */
     int32_t n_pages;           /* of each rank; 0: by kv_memory_fraction */
     double kv_memory_fraction; /* 0: 0.3 of the host's, 0.9 of a GPU's */
     const char *log_level_text;
@@ -36,6 +37,10 @@ typedef struct worker_options {
 BASE_MUST_CHECK base_status worker_options_parse(int argc, const char *const *argv,
                                                  const base_alloc *mem, base_options *line_out,
                                                  worker_options *options_out);
+
+/* Fills in what hangs on the device that ranks have.  On a GPU a chunk of few hundred rows leaves cores without attention and
+ * products without rows; on a CPU a longer one gains nothing. */
+void worker_options_settle(worker_options *options, kern_device device);
 
 /* Writes the text of --help; from holds the defaults. */
 void worker_options_help(const worker_options *from, FILE *out);

@@ -41,7 +41,7 @@ static void the_defaults_are_those_of_the_help(void **state)
     assert_int_equal(o.n_threads, 0);
     assert_int_equal(o.max_batch, 8);
     assert_int_equal(o.max_context, 0);
-    assert_int_equal(o.prefill_chunk, 512);
+    assert_int_equal(o.prefill_chunk, 0);
     assert_int_equal(o.n_pages, 0);
     assert_true(o.kv_memory_fraction == 0.0);
     assert_null(o.device);
@@ -76,6 +76,23 @@ static void every_option_arrives(void **state)
     assert_int_equal(o.log_level, BASE_LOG_DEBUG);
 }
 
+static void a_chunk_is_the_device_s_unless_it_is_asked_for(void **state)
+{
+    (void)state;
+    static const kern_device devices[] = {KERN_DEVICE_CPU, KERN_DEVICE_CUDA};
+    static const int32_t chunks[] = {512, 4096};
+    for (int32_t i = 0; i < 2; i++) {
+        worker_options o;
+        CHECK_STATUS(PARSE(o, "--coordinator=localhost:7000", "--model=m"), BASE_OK);
+        worker_options_settle(&o, devices[i]);
+        assert_int_equal(o.prefill_chunk, chunks[i]);
+        CHECK_STATUS(PARSE(o, "--coordinator=localhost:7000", "--model=m", "--prefill-chunk=1024"),
+                     BASE_OK);
+        worker_options_settle(&o, devices[i]);
+        assert_int_equal(o.prefill_chunk, 1024);
+    }
+}
+
 static void help_wins_over_everything_after_it(void **state)
 {
     (void)state;
@@ -89,7 +106,7 @@ static void help_wins_over_everything_after_it(void **state)
     worker_options_help(&o, out);
     assert_int_equal(fclose(out), 0);
     assert_non_null(strstr(text, "--kv-memory-fraction"));
-    assert_non_null(strstr(text, "(default: 512)")); /* --prefill-chunk */
+    assert_non_null(strstr(text, "(default: 8)")); /* --max-batch */
     free(text);
 }
 
@@ -147,6 +164,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(the_defaults_are_those_of_the_help),
         cmocka_unit_test(every_option_arrives),
+        cmocka_unit_test(a_chunk_is_the_device_s_unless_it_is_asked_for),
         cmocka_unit_test(help_wins_over_everything_after_it),
         cmocka_unit_test(impossible_values_are_refused_by_name),
         cmocka_unit_test(what_is_needed_is_asked_for),
