@@ -143,10 +143,18 @@ class Scaling:
     def exchanges_us(self, shape, run):
         """Of a layer."""
         rows = run.batch * shape.heads * shape.head_dim / 128
+        us = self.exchange_us("gather" if run.weights == "replicated" else "all_to_all", run, rows)
+        if self.is_attended(shape, run):
+            us += self.value("attended_us")
         if run.weights == "replicated":
-            return self.exchange_us("gather", run, rows)
-        sums = self.exchange_us("sum", run, run.batch * shape.width / 128)
-        return self.exchange_us("all_to_all", run, rows) + 2 * sums
+            return us
+        return us + 2 * self.exchange_us("sum", run, run.batch * shape.width / 128)
+
+    def is_attended(self, shape, run):
+        """Whether partials are exchanged where attention's parts are added up (kernels/cuda/exchange_attend.cu)."""
+        sources = run.ranks if run.weights == "split" else 1
+        return (run.way == "lsa" and 1 < run.ranks <= self.value("nvlink_ranks") and sources <= 4 and
+                run.batch * shape.heads <= self.c["attended_us"]["rows"])
 
     def step_ms(self, shape, run):
         layer = self.value("layer_us") + self.attention_us(shape, run) + self.exchanges_us(shape, run)

@@ -16,6 +16,7 @@ CONSTANTS = {
     "weights_gb_per_s": {"rows": [1, 3], "values": [1, 0.5]},
     "layer_us": {"value": 2},
     "step_us": {"value": 5},
+    "attended_us": {"value": -1, "rows": 4},
     "exchange": {"rows": [1, 3], "us": {"lsa": {"gather": {"2": [4, 6], "4": [6, 10]},
                                                 "all_to_all": {"2": [3, 3], "4": [3, 3]},
                                                 "sum": {"2": [2, 4], "4": [2, 4]}},
@@ -54,14 +55,16 @@ class ByHand(unittest.TestCase):
     def test_two_ranks_with_all_weights(self):
         run = at(RUN, ranks=2)
         self.assertEqual(self.model.attention_us(SHAPE, run), 9)
-        self.assertEqual(self.model.exchanges_us(SHAPE, run), 7)  # four rows
-        self.assertAlmostEqual(self.model.step_ms(SHAPE, run) * 1e3, 5 + 51.656 + 2 * (2 + 9 + 7))
+        self.assertEqual(self.model.exchanges_us(SHAPE, run), 7 - 1)  # four rows, with attention
+        self.assertEqual(self.model.exchanges_us(SHAPE, at(run, batch=2)), 11)  # more than go with it
+        self.assertEqual(self.model.exchanges_us(SHAPE, at(run, way="nccl")), 8)
+        self.assertAlmostEqual(self.model.step_ms(SHAPE, run) * 1e3, 5 + 51.656 + 2 * (2 + 9 + 6))
 
     def test_two_ranks_that_share_the_weights(self):
         run = at(RUN, ranks=2, weights="split")
         self.assertAlmostEqual(self.model.linear_us(SHAPE, run), 2 * (13.288 + 5.096 + 1.256 + 1.128) + 1.080)
-        self.assertAlmostEqual(self.model.exchanges_us(SHAPE, run), 3 + 2 * 1.0625)  # sums of a sixteenth of a row
-        self.assertAlmostEqual(self.model.step_ms(SHAPE, run) * 1e3, 5 + 42.616 + 2 * (2 + 9 + 5.125))
+        self.assertAlmostEqual(self.model.exchanges_us(SHAPE, run), 3 - 1 + 2 * 1.0625)  # sums of a sixteenth of a row
+        self.assertAlmostEqual(self.model.step_ms(SHAPE, run) * 1e3, 5 + 42.616 + 2 * (2 + 9 + 4.125))
 
     def test_rows_of_a_batch(self):
         run = at(RUN, batch=3)  # weights come half as fast, pages are three times as many
