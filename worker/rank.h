@@ -21,7 +21,7 @@ typedef struct rank { /* zeroed: not there */
 
 /* Collective.  Errors: those of the parts; the process then ends, or rank_end does. */
 BASE_MUST_CHECK base_status rank_make(rank *r, const boot_world *world,
-                                      const worker_options *options);
+                                      const worker_options *wished);
 void rank_end(rank *r);
 
 /* Of rank 0, after rpc_init.  Errors: attach_create's. */

@@ -44,8 +44,7 @@ static const base_option table[] = {
      BASE_OPTION_I64(worker_options, max_context, 2, (int64_t)KV_MAX_PAGES *KERN_BLOCK_TOKENS)},
     {"prefill-chunk", 0, "N",
      "prompt tokens in a step, a multiple of 128 (512; 4096 on GPUs); fewer where a step would "
-     "take "
-     "more than 250 ms",
+     "take more than 250 ms",
      BASE_OPTION_I32(worker_options, prefill_chunk, KERN_BLOCK_TOKENS, ENGINE_MAX_PREFILL_CHUNK)},
     {"pages", 0, "N", "blocks of 128 tokens that each rank holds",
      BASE_OPTION_I32(worker_options, n_pages, 1, KV_MAX_PAGES)},
