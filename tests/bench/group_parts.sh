@@ -1,12 +1,12 @@
 # Parts of run_gpu.sh for a machine with several GPUs: what a group of ranks does there, beside one rank in the same run.
 # With fewer GPUs than ranks these share one (tiny shapes, NCCL over sockets): that shows that every part runs, and says nothing of speed.
 #
-#   GROUP_RANKS: numbers of ranks (1 2 4; with one GPU 1 2)    REPORTS: where JSON goes (build/reports)
+#   GROUP_RANKS: numbers of ranks (1 2 4, as far as there are GPUs; with one GPU 1 2)    REPORTS: where JSON goes (build/reports)
 # shellcheck shell=bash disable=SC2154
 reports=$(realpath -m "${REPORTS:-build/reports}")
 gpus=$(nvidia-smi -L 2>/dev/null | wc -l)
 export group_parts="merges steps prompts serving faults group_soak sockets goals"
-counts=${GROUP_RANKS:-$([ "$gpus" -gt 1 ] && echo 1 2 4 || echo 1 2)}
+counts=${GROUP_RANKS:-$([ "$gpus" -ge 4 ] && echo 1 2 4 || echo 1 2)}
 most=${counts##* }
 share='' small='' large=1
 if [ "$gpus" -lt "$most" ]; then
