@@ -35,49 +35,36 @@ out:
     return st;
 }
 
-/* Both at once, if the comm can; *done_out: it has. */
-static base_status attend_at_once(comm *c, kern_ctx *ctx, const kern_attn_args *attn,
-                                  const kern_deal_args *deal, const kern_merge_args *merge,
-                                  bool *done_out)
+static bool attends_at_once(const comm *c, const kern_ctx *ctx, const kern_attn_args *attn,
+                            const kern_deal_args *deal, const kern_merge_args *merge)
 {
-    base_status st = BASE_OK;
+    return c->backend->attend != NULL && c->backend->can_attend(c, ctx, attn, deal, merge);
+}
 
-    *done_out = c->backend->attend != NULL && c->backend->can_attend(c, ctx, attn, deal, merge);
-    if (*done_out) {
-        BASE_TRY(st, out, kern_attn_check(attn));
-        st = c->backend->attend(c, attn, deal, merge);
-    }
-out:
-    return st;
+static base_status attend_at_once(comm *c, const kern_attn_args *attn, const kern_deal_args *deal,
+                                  const kern_merge_args *merge)
+{
+    const base_status st = kern_attn_check(attn);
+    return st == BASE_OK ? c->backend->attend(c, attn, deal, merge) : st;
 }
 
 base_status comm_attend(comm *c, kern_ctx *ctx, const kern_attn_args *attn,
                         const kern_merge_args *merge, int64_t timeout_ms)
 {
-    base_status st = BASE_OK;
-    bool done = false;
-
-    BASE_TRY(st, out, attend_at_once(c, ctx, attn, NULL, merge, &done));
-    if (!done) {
-        BASE_TRY(st, out, kern_attn(ctx, attn));
-        st = comm_merge(c, ctx, merge, timeout_ms);
+    if (attends_at_once(c, ctx, attn, NULL, merge)) {
+        return attend_at_once(c, attn, NULL, merge);
     }
-out:
-    return st;
+    const base_status st = kern_attn(ctx, attn);
+    return st == BASE_OK ? comm_merge(c, ctx, merge, timeout_ms) : st;
 }
 
 base_status comm_attend_own(comm *c, kern_ctx *ctx, const kern_attn_args *attn,
                             const kern_deal_args *deal, const kern_merge_args *merge,
                             int64_t timeout_ms)
 {
-    base_status st = BASE_OK;
-    bool done = false;
-
-    BASE_TRY(st, out, attend_at_once(c, ctx, attn, deal, merge, &done));
-    if (!done) {
-        BASE_TRY(st, out, kern_attn(ctx, attn));
-        st = comm_merge_own(c, ctx, deal, merge, timeout_ms);
+    if (attends_at_once(c, ctx, attn, deal, merge)) {
+        return attend_at_once(c, attn, deal, merge);
     }
-out:
-    return st;
+    const base_status st = kern_attn(ctx, attn);
+    return st == BASE_OK ? comm_merge_own(c, ctx, deal, merge, timeout_ms) : st;
 }
