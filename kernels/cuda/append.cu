@@ -56,19 +56,6 @@ __device__ void store_bf16(const float *x, uint16_t *out)
     }
 }
 
-/* The lane's E neighbours. */
-template <int E>
-__device__ __forceinline__ void load_lane(const float *from, float x[])
-{
-    if constexpr (E == 4) {
-        const float4 v = *reinterpret_cast<const float4 *>(from);
-        x[0] = v.x, x[1] = v.y, x[2] = v.z, x[3] = v.w;
-    } else {
-        const float2 v = *reinterpret_cast<const float2 *>(from);
-        x[0] = v.x, x[1] = v.y;
-    }
-}
-
 /* The lane's dims of a row in model order; turned if there are turns [D/2] for it.  Lane 16 apart has the others of the
  * pairs. */
 template <int D>
@@ -76,13 +63,13 @@ __device__ __forceinline__ void load_turned(const float *row, const float *turns
 {
     constexpr int E = D / 32;
     const int lane = threadIdx.x % 32;
-    load_lane<E>(row + lane * E, x);
+    cuda_lane_load<E>(row + lane * E, x);
     if (turns == nullptr) {
         return;
     }
     float turn[2 * E];
-    load_lane<E>(turns + lane % 16 * 2 * E, turn);
-    load_lane<E>(turns + lane % 16 * 2 * E + E, turn + E);
+    cuda_lane_load<E>(turns + lane % 16 * 2 * E, turn);
+    cuda_lane_load<E>(turns + lane % 16 * 2 * E + E, turn + E);
 #pragma unroll
     for (int e = 0; e < E; e++) {
         const float other = __shfl_xor_sync(CUDA_WARP_ALL, x[e], 16);

@@ -168,6 +168,19 @@ __device__ __forceinline__ void cuda_rotate(const cuda_rotation<D> &r, bool inve
     }
 }
 
+/* E floats that lie one after another, as a vector. */
+template <int E>
+__device__ __forceinline__ void cuda_lane_load(const float *from, float x[])
+{
+    if constexpr (E == 4) {
+        const float4 v = *reinterpret_cast<const float4 *>(from);
+        x[0] = v.x, x[1] = v.y, x[2] = v.z, x[3] = v.w;
+    } else {
+        const float2 v = *reinterpret_cast<const float2 *>(from);
+        x[0] = v.x, x[1] = v.y;
+    }
+}
+
 /* The lane's dims of a row in model order, brought into the order of the page basis. */
 template <int D>
 __device__ __forceinline__ void cuda_row_load(const cuda_rotation<D> &r, const float *row,
@@ -176,13 +189,7 @@ __device__ __forceinline__ void cuda_row_load(const cuda_rotation<D> &r, const f
     constexpr int E = cuda_rotation<D>::E;
     const int dim = threadIdx.x % 32 * E;
     if (r.order == nullptr) {
-        if constexpr (E == 4) {
-            const float4 v = *reinterpret_cast<const float4 *>(row + dim);
-            x[0] = v.x, x[1] = v.y, x[2] = v.z, x[3] = v.w;
-        } else {
-            const float2 v = *reinterpret_cast<const float2 *>(row + dim);
-            x[0] = v.x, x[1] = v.y;
-        }
+        cuda_lane_load<E>(row + dim, x);
         return;
     }
 #pragma unroll
